@@ -1,0 +1,1 @@
+//! GPU proof-of-work GPOW/1.

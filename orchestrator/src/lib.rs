@@ -1,0 +1,5 @@
+//! The orchestrator: runs a fleet of GPU hosts over plain SSH.
+
+pub mod host_spec;
+pub mod ids;
+pub mod reason;

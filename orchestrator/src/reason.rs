@@ -1,0 +1,91 @@
+//! The stable codes that say why something failed: the JSON `reason`, the metrics label and
+//! the first column of `docs/reasons.md`, which a test holds complete.
+
+use std::fmt;
+
+use serde::Serialize;
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])+ $variant:ident = $code:literal,)+) => {
+        /// A stable code. Codes are added, never renamed or reused.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Reason { $($(#[$doc])+ $variant,)+ }
+
+        impl Reason {
+            /// Every reason there is, in the order of the documentation.
+            pub const ALL: &'static [Reason] = &[$(Reason::$variant,)+];
+
+            /// The code as it appears in JSON, metrics and documentation.
+            #[must_use]
+            pub fn code(self) -> &'static str {
+                match self { $(Reason::$variant => $code,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The address could not be resolved.
+    Resolve = "resolve",
+    /// No TCP connection: refused, unreachable or timed out.
+    Tcp = "tcp",
+    /// Connected, but no SSH identification line came.
+    Banner = "banner",
+    /// The key exchange failed: no common algorithm, a corrupt packet, a cut connection.
+    Kex = "kex",
+    /// The host key is unknown, changed, revoked, of another type, or the trust store is unreadable.
+    HostKey = "hostkey",
+    /// The server refused every key that was offered.
+    Auth = "auth",
+    /// A configured private key is missing, unreadable, unsafe or of an unsupported type.
+    Identity = "identity",
+    /// The server refused a channel (MaxSessions, forwarding disabled).
+    Channel = "channel",
+    /// A remote command could not be started or did not end by its deadline.
+    Exec = "exec",
+    /// The upload broke off or was refused.
+    Upload = "upload",
+    /// What lies on the host is not what was uploaded.
+    Verify = "verify",
+    /// The runner started and did not behave.
+    Runner = "runner",
+    /// No space or no inodes left on the host.
+    NoSpace = "no_space",
+    /// The work directory is on a file system mounted noexec.
+    NoExec = "noexec",
+    /// The work directory cannot be written.
+    ReadOnly = "read_only",
+    /// The host's processor or system is one we have no runner for.
+    WrongArch = "wrong_arch",
+    /// The host's C library is older than the runner needs.
+    OldGlibc = "old_glibc",
+    /// No NVIDIA driver answers on the host.
+    NoDriver = "no_driver",
+    /// The host's GPUs are not what the fleet file claims.
+    ClaimMismatch = "claim_mismatch",
+    /// Another operation holds the lock.
+    Locked = "locked",
+    /// The host failed repeatedly and is left alone for a while.
+    CircuitOpen = "circuit_open",
+    /// The user or a signal stopped the operation.
+    Cancelled = "cancelled",
+    /// The operation's own deadline passed.
+    Deadline = "deadline",
+    /// The database could not be read or written.
+    Store = "store",
+    /// A defect of this program.
+    Bug = "bug",
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+impl Serialize for Reason {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.code())
+    }
+}

@@ -1,0 +1,1 @@
+//! What the orchestrator and the remote runner say to each other.

@@ -1,0 +1,3 @@
+//! The remote runner.
+
+fn main() {}
