@@ -1,0 +1,179 @@
+//! The database: hosts, trusted host keys, facts and the audit chain.
+//!
+//! One [`Store`] owns the connection pool; every write that belongs together is one transaction,
+//! so a kill at any moment leaves either all of it or none. Facts, keys and events are history:
+//! rows are added, never overwritten. What must *not* be here: anything that talks to a host,
+//! decides about one, or prints.
+
+mod audit;
+mod facts;
+mod host_keys;
+mod hosts;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Sqlite, SqlitePool, Transaction};
+
+pub use audit::{AuditFault, AuditReport, Event, NewEvent};
+pub use facts::FactsRecord;
+pub use host_keys::TrustedKey;
+pub use hosts::{HostContact, HostRecord};
+
+/// How long a statement waits for another process's write to end. A write here is a few rows;
+/// half a minute of contention means that something holds the database and should be reported.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Connections of this process. SQLite has one writer at a time; a few readers beside it are enough.
+const MAX_CONNECTIONS: u32 = 4;
+
+/// Why the store could not do its work.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The folder of the database could not be made.
+    #[error("cannot create the database folder {}", path.display())]
+    CreateFolder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The database could not be opened.
+    #[error("cannot open the database {}", path.display())]
+    Open {
+        /// The database file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: sqlx::Error,
+    },
+    /// The schema could not be brought up to date.
+    #[error("cannot migrate the database {}", path.display())]
+    Migrate {
+        /// The database file.
+        path: PathBuf,
+        /// What the migrator said; a database of a newer release is refused here.
+        source: sqlx::migrate::MigrateError,
+    },
+    /// A statement failed.
+    #[error("cannot {operation} in the database")]
+    Statement {
+        /// What was being done, as a verb and its object.
+        operation: &'static str,
+        /// What SQLite said.
+        source: sqlx::Error,
+    },
+    /// A stored document could not be read back or written.
+    #[error("cannot {operation}: the stored document is not what this version writes")]
+    Document {
+        /// What was being done.
+        operation: &'static str,
+        /// What the JSON reader said.
+        source: serde_json::Error,
+    },
+    /// The system gave no randomness for a new id.
+    #[error("the system's random number generator failed")]
+    Random,
+}
+
+/// Names the operation of a failed statement.
+fn statement(operation: &'static str) -> impl FnOnce(sqlx::Error) -> Error {
+    move |source| Error::Statement { operation, source }
+}
+
+/// Names the operation of a failed document.
+fn document(operation: &'static str) -> impl FnOnce(serde_json::Error) -> Error {
+    move |source| Error::Document { operation, source }
+}
+
+/// The database, open and migrated. Clones share one pool.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: SqlitePool,
+    path: PathBuf,
+}
+
+impl Store {
+    /// Opens the database at `path`, creating the file, its folder (mode 0700) and its tables.
+    ///
+    /// # Errors
+    /// The folder or file cannot be made or read, or the database is of a newer release.
+    pub async fn open(path: &Path) -> Result<Self, Error> {
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+        if let Some(folder) = folder {
+            create_private_folder(folder)
+                .map_err(|source| Error::CreateFolder { path: folder.to_path_buf(), source })?;
+        }
+        create_private_file(path).map_err(|source| Error::Open {
+            path: path.to_path_buf(),
+            source: sqlx::Error::Io(source),
+        })?;
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .journal_mode(SqliteJournalMode::Wal)
+            // With WAL, NORMAL can lose the last transactions at a power cut but never corrupts;
+            // FULL is one fsync for each host of a deploy, and an audit trail is worth it.
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY_TIMEOUT);
+        let pool = SqlitePoolOptions::new()
+            .max_connections(MAX_CONNECTIONS)
+            .acquire_timeout(BUSY_TIMEOUT)
+            .connect_with(options)
+            .await
+            .map_err(|source| Error::Open { path: path.to_path_buf(), source })?;
+        sqlx::migrate!("../migrations")
+            .run(&pool)
+            .await
+            .map_err(|source| Error::Migrate { path: path.to_path_buf(), source })?;
+        Ok(Self { pool, path: path.to_path_buf() })
+    }
+
+    /// The file that was opened.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Waits for running statements and closes the file, merging the write-ahead log.
+    pub async fn close(self) {
+        self.pool.close().await;
+    }
+
+    /// Begins a transaction that holds the write lock from its first statement, so that what it
+    /// reads (the head of the audit chain) is still true when it writes.
+    async fn write(&self, operation: &'static str) -> Result<Transaction<'_, Sqlite>, Error> {
+        self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(statement(operation))
+    }
+}
+
+/// The time now as the store keeps it.
+#[must_use]
+pub fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
+
+/// A fresh random id: 128 bits in lower hexadecimal.
+fn new_id() -> Result<String, Error> {
+    use ring::rand::SecureRandom as _;
+    let mut bytes = [0_u8; 16];
+    ring::rand::SystemRandom::new().fill(&mut bytes).map_err(|_| Error::Random)?;
+    Ok(crate::hex::encode(&bytes))
+}
+
+/// Makes the folder for the current user only; an existing folder is left as it is.
+fn create_private_folder(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Makes the file for the current user only before SQLite would make it for everybody.
+fn create_private_file(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
