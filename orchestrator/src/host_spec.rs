@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::HostName;
 
 /// Where an SSH agent is looked for.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AgentSocket {
     /// The socket that `SSH_AUTH_SOCK` names, if it names one.
@@ -22,7 +22,7 @@ pub enum AgentSocket {
 }
 
 /// One SSH server to log in to: the host itself, or one jump on the way to it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
     /// Host name or IP address, without port or brackets; also the name looked up in `known_hosts`.
     pub address: String,
@@ -65,7 +65,7 @@ pub struct GpuClaim {
 }
 
 /// One host, as declared.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostSpec {
     /// The operator's name for it, unique in the fleet.
     pub name: HostName,

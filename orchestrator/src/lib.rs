@@ -1,5 +1,8 @@
 //! The orchestrator: runs a fleet of GPU hosts over plain SSH.
 
+pub mod hex;
 pub mod host_spec;
+pub mod host_state;
 pub mod ids;
 pub mod reason;
+pub mod store;

@@ -107,8 +107,12 @@ pub enum AuditFault {
 impl std::fmt::Display for AuditFault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Altered { seq } => write!(f, "event {seq} was altered: its content does not give its hash"),
-            Self::BrokenLink { seq } => write!(f, "event {seq} does not continue the event before it"),
+            Self::Altered { seq } => {
+                write!(f, "event {seq} was altered: its content does not give its hash")
+            }
+            Self::BrokenLink { seq } => {
+                write!(f, "event {seq} does not continue the event before it")
+            }
             Self::Gap { expected, found } => {
                 write!(f, "event {expected} is missing: event {found} stands in its place")
             }
