@@ -1,0 +1,21 @@
+//! Operations over hosts: deploy, trust, purge.
+//!
+//! Each host is one task, and its partial failure is data: a [`HostOutcome`], never an error of
+//! the whole. A host's task owns its connection, its runner session and what it records; when it
+//! is dropped (Ctrl-C), the connection closes, the remote side removes what it had begun, and the
+//! database has either all of that host's contact or none. What must *not* be here: printing, the
+//! environment, SSH's details.
+
+mod claim;
+pub mod deploy;
+mod link;
+mod outcome;
+mod purge;
+mod trust;
+
+pub use claim::{driver_version, gpu_summary};
+pub use deploy::{DeployOptions, deploy};
+pub use link::Fleet;
+pub use outcome::{Change, FleetEvent, HostOutcome, Step};
+pub use purge::purge;
+pub use trust::{TrustChange, TrustError, inspect, replace};

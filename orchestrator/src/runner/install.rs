@@ -1,0 +1,241 @@
+//! Putting the runner on a host and taking it away again.
+
+use std::time::Duration;
+
+use super::answer::{self, Answer};
+use super::artifact::{Artifact, GlibcVersion};
+use super::{Error, commands};
+use crate::printable::last_line;
+use crate::transport::{ExecOutput, ExecRequest, Input, ProgressFn, Transport};
+
+/// For the whole upload. 256 KiB on a line of 8 KiB/s is half a minute; a stalled line is noticed
+/// by the transport much sooner.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// For one short script.
+const SCRIPT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Room that must be left beside the file: file systems lie about their last blocks.
+const SPARE_KIB: u64 = 64;
+
+/// What a purge did.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Purged {
+    /// How many builds were there.
+    pub removed: u64,
+    /// The work directory.
+    pub work_dir: String,
+    /// Entries in it that are not ours and stayed; the directory stays with them.
+    pub foreign_entries: u64,
+}
+
+/// Asks what a host is and whether it has the runner, and changes nothing.
+///
+/// # Errors
+/// The command failed or gave no answer.
+pub async fn look(
+    transport: &dyn Transport,
+    work_dir: Option<&str>,
+    sha256: &str,
+) -> Result<Answer, Error> {
+    let mark = answer::new_mark().map_err(|_| Error::Random)?;
+    let command = commands::look(work_dir, sha256, &mark).map_err(Error::Command)?;
+    let request = ExecRequest::new(command).deadline(SCRIPT_TIMEOUT);
+    run(transport, request, &mark, "look for the runner").await
+}
+
+/// Refuses a host on which the artifact cannot run, by what the host said of itself.
+///
+/// # Errors
+/// Wrong system or processor, old C library, unwritable directory, too little space.
+pub fn check_fit(host: &Answer, artifact: &Artifact) -> Result<(), Error> {
+    let machine = match host.get("machine") {
+        "amd64" => "x86_64",
+        "arm64" => "aarch64",
+        other => other,
+    };
+    if host.get("system") != "Linux" || machine != artifact.machine {
+        return Err(Error::WrongArch {
+            found: format!("{} {}", host.get("system"), host.get("machine")),
+            needed: format!("Linux {}", artifact.machine),
+        });
+    }
+    // A host that does not say (musl has no getconf of that name) is left to try.
+    let libc = host.get("libc").strip_prefix("glibc ").and_then(GlibcVersion::parse);
+    if let (Some(found), Some(needed)) = (libc, artifact.needs_glibc)
+        && found < needed
+    {
+        return Err(Error::OldGlibc { found: host.get("libc").to_owned(), needed });
+    }
+    if host.get("writable") == "no" {
+        return Err(Error::NotWritable {
+            base: host.get("base").to_owned(),
+            detail: format!("{} is not writable", host.get("near")),
+        });
+    }
+    let needed_kib = (artifact.bytes.len() as u64).div_ceil(1024) + SPARE_KIB;
+    if let Ok(free) = host.get("free_kib").parse::<u64>()
+        && free < needed_kib
+    {
+        return Err(Error::NoSpace {
+            base: host.get("base").to_owned(),
+            free_kib: free.to_string(),
+            detail: format!("the runner needs {needed_kib} KiB"),
+        });
+    }
+    Ok(())
+}
+
+/// Uploads the artifact: it appears under its name only after it was checked there. `host` is the
+/// answer that said it is missing.
+///
+/// # Errors
+/// The host cannot run it, the upload broke off, or what arrived differs.
+///
+/// # Cancel safety
+/// A dropped future leaves nothing runnable: the remote script sees its input end early and
+/// removes its temporary file.
+pub async fn upload(
+    transport: &dyn Transport,
+    work_dir: Option<&str>,
+    artifact: &Artifact,
+    host: &Answer,
+    progress: Option<ProgressFn>,
+) -> Result<(), Error> {
+    check_fit(host, artifact)?;
+    let gzip = host.get("gzip") == "yes";
+    let payload = if gzip { &artifact.gzip } else { &artifact.bytes };
+    let mark = answer::new_mark().map_err(|_| Error::Random)?;
+    let command =
+        commands::install(work_dir, &artifact.sha256, &mark, artifact.bytes.len(), gzip)
+            .map_err(Error::Command)?;
+    let mut request = ExecRequest::new(command)
+        .stdin(Input::Bytes(payload.clone()))
+        .deadline(UPLOAD_TIMEOUT);
+    if let Some(progress) = progress {
+        request = request.progress(progress);
+    }
+    let answer = run(transport, request, &mark, "upload the runner").await?;
+    if answer.get("installed") == artifact.sha256 { Ok(()) } else { Err(refusal(&answer)) }
+}
+
+/// Removes every build of ours and each directory that we made, if nothing else is in it.
+///
+/// # Errors
+/// The command failed or gave no answer.
+pub async fn purge(transport: &dyn Transport, work_dir: Option<&str>) -> Result<Purged, Error> {
+    let mark = answer::new_mark().map_err(|_| Error::Random)?;
+    let command = commands::purge(work_dir, &mark).map_err(Error::Command)?;
+    let request = ExecRequest::new(command).deadline(SCRIPT_TIMEOUT);
+    let answer = run(transport, request, &mark, "purge the host").await?;
+    Ok(Purged {
+        removed: answer.get("removed").parse().unwrap_or(0),
+        work_dir: answer.get("base").to_owned(),
+        foreign_entries: answer.get("left").parse().unwrap_or(0),
+    })
+}
+
+async fn run(
+    transport: &dyn Transport,
+    request: ExecRequest,
+    mark: &str,
+    operation: &'static str,
+) -> Result<Answer, Error> {
+    let request = request.caps(answer::MAX_BYTES, answer::MAX_BYTES);
+    let output = transport
+        .exec(request)
+        .await
+        .map_err(|source| Error::Transport { operation, source })?;
+    Answer::find(&output.stdout, mark).map(|(answer, _)| answer).ok_or_else(|| no_answer(&output))
+}
+
+fn no_answer(output: &ExecOutput) -> Error {
+    Error::NoAnswer { status: output.status.to_string(), said: last_line(&output.stderr) }
+}
+
+/// Turns the install script's `failed=` into the error it means. The words of the host's tools
+/// are in the C locale.
+fn refusal(answer: &Answer) -> Error {
+    let base = answer.get("base").to_owned();
+    let detail = answer.get("detail").to_owned();
+    let has = |words: &[&str]| words.iter().any(|word| detail.contains(word));
+    if has(&["No space left", "Disk quota exceeded", "out of inodes"]) {
+        return Error::NoSpace { base, free_kib: answer.get("free_kib").to_owned(), detail };
+    }
+    match answer.get("failed") {
+        // A cut stream makes gzip complain about its end: that is the upload, not the directory.
+        "write" if has(&["unexpected end of file", "crc error", "format violated", "invalid compressed"]) => {
+            Error::Damaged { detail }
+        }
+        "mkdir" | "owner" | "write" => Error::NotWritable { base, detail },
+        "run" if has(&["Permission denied", "ermission"]) => Error::NoExec { base, detail },
+        "run" if has(&["GLIBC_", "version `"]) => {
+            Error::DoesNotStart { detail: format!("its C library is too old: {detail}") }
+        }
+        "run" => Error::DoesNotStart { detail },
+        _ => Error::Damaged { detail },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(lines: &str) -> Answer {
+        Answer::find(format!("\nM begin\n{lines}\nM end\n").as_bytes(), "M").unwrap().0
+    }
+
+    fn artifact() -> Artifact {
+        Artifact {
+            path: "remote-runner".into(),
+            bytes: vec![0; 1024 * 1024],
+            gzip: Vec::new(),
+            sha256: "0".repeat(64),
+            machine: "x86_64",
+            needs_glibc: GlibcVersion::parse("2.34"),
+        }
+    }
+
+    const FIT: &str = "system=Linux\nmachine=x86_64\nlibc=glibc 2.36\nwritable=yes\nfree_kib=9000\nbase=/b";
+
+    #[test]
+    fn a_host_that_fits_passes() {
+        check_fit(&answer(FIT), &artifact()).unwrap();
+        check_fit(&answer(&FIT.replace("x86_64", "amd64")), &artifact()).unwrap();
+        check_fit(&answer(&FIT.replace("glibc 2.36", "")), &artifact()).unwrap();
+    }
+
+    #[test]
+    fn each_misfit_has_its_own_error() {
+        use crate::reason::Reason;
+        for (from, to, reason) in [
+            ("Linux", "Darwin", Reason::WrongArch),
+            ("x86_64", "riscv64", Reason::WrongArch),
+            ("glibc 2.36", "glibc 2.31", Reason::OldGlibc),
+            ("writable=yes", "writable=no", Reason::ReadOnly),
+            ("9000", "1000", Reason::NoSpace),
+        ] {
+            let error = check_fit(&answer(&FIT.replace(from, to)), &artifact()).unwrap_err();
+            assert_eq!(error.reason(), reason, "{error}");
+            assert!(error.hint().is_some());
+        }
+    }
+
+    #[test]
+    fn each_refusal_has_its_own_error() {
+        use crate::reason::Reason;
+        for (failed, detail, reason) in [
+            ("write", "gzip: stdout: No space left on device", Reason::NoSpace),
+            ("mkdir", "mkdir: cannot create directory '/b': Read-only file system", Reason::ReadOnly),
+            ("owner", "chmod: changing permissions of '/b': Operation not permitted", Reason::ReadOnly),
+            ("write", "gzip: stdin: unexpected end of file", Reason::Verify),
+            ("length", "10 bytes arrived instead of 20", Reason::Verify),
+            ("digest", "abc", Reason::Verify),
+            ("run", "sh: 1: /b/x: Permission denied", Reason::NoExec),
+            ("run", "/b/x: /lib/libc.so.6: version `GLIBC_2.34' not found", Reason::Runner),
+        ] {
+            let error = refusal(&answer(&format!("failed={failed}\ndetail={detail}\nbase=/b")));
+            assert_eq!(error.reason(), reason, "{error}");
+        }
+    }
+}

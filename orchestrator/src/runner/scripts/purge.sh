@@ -1,0 +1,20 @@
+# Takes away what install made and nothing else.
+# arguments: work directory ('' for the default), random mark
+base=$(work_directory "$1") mark=$2
+removed=0
+if [ -d "$base" ]; then
+  for name in $(cd "$base" && ls -1); do
+    [ "${#name}" -eq 64 ] || continue
+    case $name in *[!0-9a-f]*) continue ;; esac
+    rm -rf -- "${base:?}/$name" && removed=$((removed + 1))
+  done
+  created=$(cat -- "$base/.created" 2>/dev/null)
+  rm -f -- "$base/.created"
+  # A directory that holds anything else, or that was there before us, stays.
+  printf '%s\n' "$created" | while IFS= read -r made; do
+    if [ -n "$made" ]; then rmdir -- "$made" 2>/dev/null; fi
+  done
+fi
+printf '\n%s begin\nremoved=%s\nbase=%s\n' "$mark" "$removed" "$base"
+if [ -d "$base" ]; then printf 'left=%s\n' "$(ls -1A -- "$base" | wc -l | tr -d ' ')"; fi
+printf '%s end\n' "$mark"

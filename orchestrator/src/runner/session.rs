@@ -1,0 +1,340 @@
+//! One runner process: its hello, its requests, its end.
+//!
+//! The session is driven by the caller's own task. While it waits for an answer it renews the
+//! lease and drains standard error; between requests nobody renews, so a caller that pauses for
+//! longer than [`runner_protocol::LEASE_DURATION`] loses its runner, which is what the lease is for.
+
+use std::time::Duration;
+
+use runner_protocol::message::Progress;
+use runner_protocol::{
+    ExitCode, FrameDecoder, FromRunner, Hello, HostFacts, LEASE_RENEW_INTERVAL, MagicScanner,
+    Outcome, PROTOCOL_VERSION, Reply, RequestId, ToRunner, Unit, decode, encode_frame,
+};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::{Instant, Interval, MissedTickBehavior, timeout_at};
+
+use super::answer::Answer;
+use super::{Error, commands};
+use crate::printable::{last_line, printable};
+use crate::transport::{self, Process, Transport};
+
+/// From the command to the runner's hello. A login shell's rc files may take seconds, checking
+/// the file's hash milliseconds.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// For one short unit of work. NVML on a host of eight GPUs takes a second or two; a driver that
+/// hangs is reported by the runner itself within its own shorter deadlines.
+const UNIT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// For the runner to end after `Shutdown`.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How much of standard error is kept: its end says why a runner died.
+const STDERR_KEPT_BYTES: usize = 16 * 1024;
+
+/// Bytes taken from the channel at a time.
+const READ_BYTES: usize = 32 * 1024;
+
+/// What came of starting the runner.
+pub enum Started {
+    /// It runs and has said hello.
+    Running(Box<Session>),
+    /// It is not there, or damaged: what the host said of itself.
+    NotThere(Answer),
+}
+
+/// A running runner.
+pub struct Session {
+    process: Process,
+    input: Vec<u8>,
+    decoder: FrameDecoder,
+    stderr: Vec<u8>,
+    stderr_open: bool,
+    renewal: Interval,
+    hello: Hello,
+    last_id: u64,
+}
+
+impl Session {
+    /// Starts the runner `sha256` in `work_dir` if it is there and whole: one command.
+    ///
+    /// # Errors
+    /// The command failed, gave no answer, or what runs there is not our runner.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the channel; the runner then ends by itself.
+    pub async fn start(
+        transport: &dyn Transport,
+        work_dir: Option<&str>,
+        sha256: &str,
+    ) -> Result<Started, Error> {
+        let mark = super::answer::new_mark().map_err(|_| Error::Random)?;
+        let command = commands::start(work_dir, sha256, &mark).map_err(Error::Command)?;
+        let deadline = Instant::now() + START_TIMEOUT;
+        let timed_out =
+            |_| Error::TimedOut { operation: "start the runner", seconds: START_TIMEOUT.as_secs() };
+        let process = transport
+            .spawn(command, START_TIMEOUT)
+            .await
+            .map_err(|source| Error::Transport { operation: "start the runner", source })?;
+        let mut renewal = tokio::time::interval(LEASE_RENEW_INTERVAL);
+        renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The first tick of an interval is due at once, and no lease needs renewing yet.
+        renewal.reset();
+        let mut session = Self {
+            process,
+            input: Vec::new(),
+            decoder: FrameDecoder::new(),
+            stderr: Vec::new(),
+            stderr_open: true,
+            renewal,
+            hello: Hello::default(),
+            last_id: 0,
+        };
+        let started = timeout_at(deadline, session.await_hello(&mark, sha256)).await;
+        match started.map_err(timed_out).flatten() {
+            Ok(None) => Ok(Started::Running(Box::new(session))),
+            Ok(Some(answer)) => {
+                session.process.close().await;
+                Ok(Started::NotThere(answer))
+            }
+            Err(error) => {
+                session.process.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// What the runner said of itself.
+    #[must_use]
+    pub fn hello(&self) -> &Hello {
+        &self.hello
+    }
+
+    /// Asks for the host's facts.
+    ///
+    /// # Errors
+    /// The runner or the connection failed, or the answer did not come in time.
+    pub async fn facts(&mut self) -> Result<HostFacts, Error> {
+        let mut facts = None;
+        self.request(Unit::Facts {}, UNIT_TIMEOUT, &mut |event| {
+            if let UnitEvent::Reply(Reply::Facts(found)) = event {
+                facts = Some(*found);
+            }
+        })
+        .await?;
+        facts.ok_or(Error::Unexpected { expected: "facts", found: "the end of the request" })
+    }
+
+    /// Runs one unit to its end and hands each of its messages to `on_event`.
+    ///
+    /// # Errors
+    /// The runner or the connection failed, the unit failed, or it did not end in time.
+    pub async fn request(
+        &mut self,
+        unit: Unit,
+        limit: Duration,
+        on_event: &mut (dyn FnMut(UnitEvent) + Send),
+    ) -> Result<(), Error> {
+        self.last_id += 1;
+        let id = RequestId(self.last_id);
+        let work = async {
+            self.send(&ToRunner::Request { id, unit }).await?;
+            loop {
+                match self.next_message().await? {
+                    FromRunner::Progress(progress) if progress.id == id => {
+                        on_event(UnitEvent::Progress(progress));
+                    }
+                    FromRunner::Reply { id: of, reply } if of == id => {
+                        on_event(UnitEvent::Reply(reply));
+                    }
+                    FromRunner::Finished { id: of, outcome } if of == id => {
+                        return finished(outcome);
+                    }
+                    // One request at a time is open: a message of another is a defect or a lie.
+                    other => {
+                        return Err(Error::Unexpected {
+                            expected: "an answer to the open request",
+                            found: name(&other),
+                        });
+                    }
+                }
+            }
+        };
+        tokio::time::timeout(limit, work)
+            .await
+            .map_err(|_| Error::TimedOut { operation: "answer", seconds: limit.as_secs() })?
+    }
+
+    /// Ends the runner and closes its channel. The runner is given a moment to end by itself;
+    /// closing the channel ends it in any case.
+    pub async fn close(mut self) {
+        let orderly = async {
+            if self.send(&ToRunner::Shutdown {}).await.is_ok() {
+                while self.next_message().await.is_ok() {}
+            }
+        };
+        let _ended_or_not = tokio::time::timeout(SHUTDOWN_TIMEOUT, orderly).await;
+        self.process.close().await;
+    }
+
+    async fn send(&mut self, message: &ToRunner) -> Result<(), Error> {
+        let frame = encode_frame(message).map_err(Error::Frame)?;
+        let failed = |error| Error::Transport {
+            operation: "write to the runner",
+            source: transport::Error::stream(error),
+        };
+        self.process.stdin.write_all(&frame).await.map_err(failed)?;
+        self.process.stdin.flush().await.map_err(failed)
+    }
+
+    /// Reads our marked answer, and then, unless the host says that it has no such runner, the
+    /// magic line and the hello.
+    async fn await_hello(&mut self, mark: &str, sha256: &str) -> Result<Option<Answer>, Error> {
+        let answer = loop {
+            if let Some((answer, end)) = Answer::find(&self.input, mark) {
+                self.input.drain(..end);
+                break answer;
+            }
+            if self.input.len() > super::answer::MAX_BYTES {
+                return Err(Error::NoAnswer {
+                    status: "still running".to_owned(),
+                    said: "more output than any answer".to_owned(),
+                });
+            }
+            if !self.read_more().await? {
+                return Err(self.no_answer().await);
+            }
+        };
+        if answer.get("state") != "ready" {
+            return Ok(Some(answer));
+        }
+        let mut scanner = MagicScanner::new();
+        loop {
+            let mut input = self.input.as_slice();
+            let found = scanner.push(&mut input).map_err(Error::Magic)?;
+            let used = self.input.len() - input.len();
+            self.input.drain(..used);
+            if found {
+                break;
+            }
+            if !self.read_more().await? {
+                return Err(self.ended().await);
+            }
+        }
+        match self.next_message().await? {
+            FromRunner::Hello(hello) if hello.protocol_version != PROTOCOL_VERSION => {
+                Err(Error::Version { found: hello.protocol_version, ours: PROTOCOL_VERSION })
+            }
+            FromRunner::Hello(hello) if hello.build != sha256 => {
+                Err(Error::Build { found: printable(&hello.build), expected: sha256.to_owned() })
+            }
+            FromRunner::Hello(hello) => {
+                self.hello = hello;
+                Ok(None)
+            }
+            other => Err(Error::Unexpected { expected: "hello", found: name(&other) }),
+        }
+    }
+
+    /// The next message, renewing the lease while it waits.
+    async fn next_message(&mut self) -> Result<FromRunner, Error> {
+        loop {
+            let mut input = self.input.as_slice();
+            let frame = self.decoder.push(&mut input).map_err(Error::Frame)?;
+            let used = self.input.len() - input.len();
+            self.input.drain(..used);
+            if let Some(body) = frame {
+                return decode(&body).map_err(Error::Frame);
+            }
+            if !self.read_more().await? {
+                return Err(self.ended().await);
+            }
+        }
+    }
+
+    /// Waits for more of standard output and appends it to the input. `false` at its end.
+    async fn read_more(&mut self) -> Result<bool, Error> {
+        let mut out = vec![0_u8; READ_BYTES];
+        let mut err = [0_u8; 4096];
+        loop {
+            // Cancel safety: both reads and the tick lose nothing when dropped; what the losing
+            // branches would have read stays in the channel.
+            tokio::select! {
+                read = self.process.stdout.read(&mut out) => {
+                    let count = read.map_err(|error| Error::Transport {
+                        operation: "read from the runner",
+                        source: transport::Error::stream(error),
+                    })?;
+                    self.input.extend(out.iter().take(count));
+                    return Ok(count > 0);
+                }
+                read = self.process.stderr.read(&mut err), if self.stderr_open => {
+                    let count = read.unwrap_or(0);
+                    self.stderr_open = count > 0;
+                    self.stderr.extend(err.iter().take(count));
+                    let excess = self.stderr.len().saturating_sub(STDERR_KEPT_BYTES);
+                    self.stderr.drain(..excess);
+                }
+                _ = self.renewal.tick() => self.send(&ToRunner::Renew {}).await?,
+            }
+        }
+    }
+
+    async fn ended(&mut self) -> Error {
+        let status = self.process.wait().await.ok();
+        let exit = status.and_then(|status| status.code()).and_then(ExitCode::from_status);
+        Error::Ended { exit, said: self.last_words().await }
+    }
+
+    async fn no_answer(&mut self) -> Error {
+        let status = match self.process.wait().await {
+            Ok(status) => status.to_string(),
+            Err(_) => "unknown".to_owned(),
+        };
+        Error::NoAnswer { status, said: self.last_words().await }
+    }
+
+    /// The end of standard error. Standard output is at its end when this is asked, so the rest
+    /// of standard error is there or never comes; a short wait covers packets still on the way.
+    async fn last_words(&mut self) -> String {
+        const LATE_WORDS: Duration = Duration::from_millis(500);
+        let mut rest = vec![0_u8; STDERR_KEPT_BYTES];
+        while self.stderr_open && self.stderr.len() < STDERR_KEPT_BYTES {
+            match tokio::time::timeout(LATE_WORDS, self.process.stderr.read(&mut rest)).await {
+                Ok(Ok(count)) if count > 0 => self.stderr.extend(rest.iter().take(count)),
+                _ => self.stderr_open = false,
+            }
+        }
+        last_line(&self.stderr)
+    }
+}
+
+/// A message of a running unit.
+#[derive(Debug)]
+pub enum UnitEvent {
+    /// How far it is.
+    Progress(Progress),
+    /// A result.
+    Reply(Reply),
+}
+
+fn finished(outcome: Outcome) -> Result<(), Error> {
+    let (code, message) = match outcome {
+        Outcome::Ok {} => return Ok(()),
+        Outcome::Cancelled {} => ("cancelled".to_owned(), String::new()),
+        Outcome::Failed { code, message } => (printable(&code), printable(&message)),
+        Outcome::Unsupported { unit } => ("unsupported".to_owned(), printable(&unit)),
+    };
+    Err(Error::Failed { code, message })
+}
+
+fn name(message: &FromRunner) -> &'static str {
+    match message {
+        FromRunner::Hello(_) => "hello",
+        FromRunner::Progress(_) => "progress",
+        FromRunner::Reply { .. } => "a reply",
+        FromRunner::Finished { .. } => "the end of a request",
+    }
+}
