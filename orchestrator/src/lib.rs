@@ -3,3 +3,4 @@
 pub mod host_spec;
 pub mod ids;
 pub mod reason;
+pub mod transport;
