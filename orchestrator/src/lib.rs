@@ -6,3 +6,6 @@ pub mod host_state;
 pub mod ids;
 pub mod reason;
 pub mod store;
+pub mod transport;
+pub mod printable;
+pub mod runner;

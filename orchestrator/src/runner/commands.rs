@@ -27,11 +27,10 @@ fn script(body: &str) -> String {
 pub fn start(
     work_dir: Option<&str>,
     sha256: &str,
-    mark: &str,
 ) -> Result<RemoteCommand, CommandError> {
     let deadline = RUNNER_DEADLINE_SECS.to_string();
     let arguments =
-        [work_dir.unwrap_or(""), sha256, mark, "start", "--deadline-secs", deadline.as_str()];
+        [work_dir.unwrap_or(""), sha256, "start", "--deadline-secs", deadline.as_str()];
     RemoteCommand::script(START.as_str(), arguments)
 }
 
@@ -39,16 +38,14 @@ pub fn start(
 pub fn look(
     work_dir: Option<&str>,
     sha256: &str,
-    mark: &str,
 ) -> Result<RemoteCommand, CommandError> {
-    RemoteCommand::script(START.as_str(), [work_dir.unwrap_or(""), sha256, mark, "look"])
+    RemoteCommand::script(START.as_str(), [work_dir.unwrap_or(""), sha256, "look"])
 }
 
 /// Receives the runner of `size` bytes on standard input.
 pub fn install(
     work_dir: Option<&str>,
     sha256: &str,
-    mark: &str,
     size: usize,
     gzip: bool,
 ) -> Result<RemoteCommand, CommandError> {
@@ -56,11 +53,11 @@ pub fn install(
     let encoding = if gzip { "gzip" } else { "raw" };
     RemoteCommand::script(
         INSTALL.as_str(),
-        [work_dir.unwrap_or(""), sha256, mark, size.as_str(), encoding],
+        [work_dir.unwrap_or(""), sha256, size.as_str(), encoding],
     )
 }
 
 /// Takes away all that was ever installed.
-pub fn purge(work_dir: Option<&str>, mark: &str) -> Result<RemoteCommand, CommandError> {
-    RemoteCommand::script(PURGE.as_str(), [work_dir.unwrap_or(""), mark])
+pub fn purge(work_dir: Option<&str>) -> Result<RemoteCommand, CommandError> {
+    RemoteCommand::script(PURGE.as_str(), [work_dir.unwrap_or("")])
 }

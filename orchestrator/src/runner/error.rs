@@ -18,7 +18,15 @@ pub enum Error {
         /// What the connection said.
         source: transport::Error,
     },
-    /// A remote command ended without our marked answer.
+    /// A stream of the running runner broke.
+    #[error("cannot {operation}")]
+    Stream {
+        /// What was being done.
+        operation: &'static str,
+        /// What the stream said.
+        source: std::io::Error,
+    },
+    /// A remote command ended without our answer.
     #[error("the host's shell did not answer our command (exit status {status}): {said}")]
     NoAnswer {
         /// Exit status in words.
@@ -145,9 +153,6 @@ pub enum Error {
     /// The command line cannot be built: the work directory's name is too long or has a NUL byte.
     #[error("cannot build the remote command")]
     Command(#[source] transport::CommandError),
-    /// The system gave no randomness for a mark.
-    #[error("the system's random number generator failed")]
-    Random,
 }
 
 fn said_last(said: &str) -> String {
@@ -173,9 +178,10 @@ impl Error {
             | Self::Unexpected { .. }
             | Self::Version { .. }
             | Self::Ended { .. }
+            | Self::Stream { .. }
             | Self::Failed { .. } => Reason::Runner,
             Self::TimedOut { .. } => Reason::Deadline,
-            Self::Command(_) | Self::Random => Reason::Bug,
+            Self::Command(_) => Reason::Bug,
         }
     }
 

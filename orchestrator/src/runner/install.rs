@@ -38,10 +38,9 @@ pub async fn look(
     work_dir: Option<&str>,
     sha256: &str,
 ) -> Result<Answer, Error> {
-    let mark = answer::new_mark().map_err(|_| Error::Random)?;
-    let command = commands::look(work_dir, sha256, &mark).map_err(Error::Command)?;
+    let command = commands::look(work_dir, sha256).map_err(Error::Command)?;
     let request = ExecRequest::new(command).deadline(SCRIPT_TIMEOUT);
-    run(transport, request, &mark, "look for the runner").await
+    run(transport, request, "look for the runner").await
 }
 
 /// Refuses a host on which the artifact cannot run, by what the host said of itself.
@@ -105,9 +104,8 @@ pub async fn upload(
     check_fit(host, artifact)?;
     let gzip = host.get("gzip") == "yes";
     let payload = if gzip { &artifact.gzip } else { &artifact.bytes };
-    let mark = answer::new_mark().map_err(|_| Error::Random)?;
     let command =
-        commands::install(work_dir, &artifact.sha256, &mark, artifact.bytes.len(), gzip)
+        commands::install(work_dir, &artifact.sha256, artifact.bytes.len(), gzip)
             .map_err(Error::Command)?;
     let mut request = ExecRequest::new(command)
         .stdin(Input::Bytes(payload.clone()))
@@ -115,7 +113,7 @@ pub async fn upload(
     if let Some(progress) = progress {
         request = request.progress(progress);
     }
-    let answer = run(transport, request, &mark, "upload the runner").await?;
+    let answer = run(transport, request, "upload the runner").await?;
     if answer.get("installed") == artifact.sha256 { Ok(()) } else { Err(refusal(&answer)) }
 }
 
@@ -124,10 +122,9 @@ pub async fn upload(
 /// # Errors
 /// The command failed or gave no answer.
 pub async fn purge(transport: &dyn Transport, work_dir: Option<&str>) -> Result<Purged, Error> {
-    let mark = answer::new_mark().map_err(|_| Error::Random)?;
-    let command = commands::purge(work_dir, &mark).map_err(Error::Command)?;
+    let command = commands::purge(work_dir).map_err(Error::Command)?;
     let request = ExecRequest::new(command).deadline(SCRIPT_TIMEOUT);
-    let answer = run(transport, request, &mark, "purge the host").await?;
+    let answer = run(transport, request, "purge the host").await?;
     Ok(Purged {
         removed: answer.get("removed").parse().unwrap_or(0),
         work_dir: answer.get("base").to_owned(),
@@ -138,7 +135,6 @@ pub async fn purge(transport: &dyn Transport, work_dir: Option<&str>) -> Result<
 async fn run(
     transport: &dyn Transport,
     request: ExecRequest,
-    mark: &str,
     operation: &'static str,
 ) -> Result<Answer, Error> {
     let request = request.caps(answer::MAX_BYTES, answer::MAX_BYTES);
@@ -146,7 +142,7 @@ async fn run(
         .exec(request)
         .await
         .map_err(|source| Error::Transport { operation, source })?;
-    Answer::find(&output.stdout, mark).map(|(answer, _)| answer).ok_or_else(|| no_answer(&output))
+    Answer::find(&output.stdout).map(|(answer, _)| answer).ok_or_else(|| no_answer(&output))
 }
 
 fn no_answer(output: &ExecOutput) -> Error {
@@ -182,7 +178,7 @@ mod tests {
     use super::*;
 
     fn answer(lines: &str) -> Answer {
-        Answer::find(format!("\nM begin\n{lines}\nM end\n").as_bytes(), "M").unwrap().0
+        Answer::find(format!("{lines}\nend\n").as_bytes()).unwrap().0
     }
 
     fn artifact() -> Artifact {

@@ -17,7 +17,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, timeout_at};
 use super::answer::Answer;
 use super::{Error, commands};
 use crate::printable::{last_line, printable};
-use crate::transport::{self, Process, Transport};
+use crate::transport::{ExitStatus, Process, Transport};
 
 /// From the command to the runner's hello. A login shell's rc files may take seconds, checking
 /// the file's hash milliseconds.
@@ -69,8 +69,7 @@ impl Session {
         work_dir: Option<&str>,
         sha256: &str,
     ) -> Result<Started, Error> {
-        let mark = super::answer::new_mark().map_err(|_| Error::Random)?;
-        let command = commands::start(work_dir, sha256, &mark).map_err(Error::Command)?;
+        let command = commands::start(work_dir, sha256).map_err(Error::Command)?;
         let deadline = Instant::now() + START_TIMEOUT;
         let timed_out =
             |_| Error::TimedOut { operation: "start the runner", seconds: START_TIMEOUT.as_secs() };
@@ -92,7 +91,7 @@ impl Session {
             hello: Hello::default(),
             last_id: 0,
         };
-        let started = timeout_at(deadline, session.await_hello(&mark, sha256)).await;
+        let started = timeout_at(deadline, session.await_hello(sha256)).await;
         match started.map_err(timed_out).flatten() {
             Ok(None) => Ok(Started::Running(Box::new(session))),
             Ok(Some(answer)) => {
@@ -181,19 +180,16 @@ impl Session {
 
     async fn send(&mut self, message: &ToRunner) -> Result<(), Error> {
         let frame = encode_frame(message).map_err(Error::Frame)?;
-        let failed = |error| Error::Transport {
-            operation: "write to the runner",
-            source: transport::Error::stream(error),
-        };
+        let failed = |error| Error::Stream { operation: "write to the runner", source: error };
         self.process.stdin.write_all(&frame).await.map_err(failed)?;
         self.process.stdin.flush().await.map_err(failed)
     }
 
     /// Reads our marked answer, and then, unless the host says that it has no such runner, the
     /// magic line and the hello.
-    async fn await_hello(&mut self, mark: &str, sha256: &str) -> Result<Option<Answer>, Error> {
+    async fn await_hello(&mut self, sha256: &str) -> Result<Option<Answer>, Error> {
         let answer = loop {
-            if let Some((answer, end)) = Answer::find(&self.input, mark) {
+            if let Some((answer, end)) = Answer::find(&self.input) {
                 self.input.drain(..end);
                 break answer;
             }
@@ -263,9 +259,9 @@ impl Session {
             // branches would have read stays in the channel.
             tokio::select! {
                 read = self.process.stdout.read(&mut out) => {
-                    let count = read.map_err(|error| Error::Transport {
+                    let count = read.map_err(|error| Error::Stream {
                         operation: "read from the runner",
-                        source: transport::Error::stream(error),
+                        source: error,
                     })?;
                     self.input.extend(out.iter().take(count));
                     return Ok(count > 0);
@@ -284,7 +280,10 @@ impl Session {
 
     async fn ended(&mut self) -> Error {
         let status = self.process.wait().await.ok();
-        let exit = status.and_then(|status| status.code()).and_then(ExitCode::from_status);
+        let exit = match status {
+            Some(ExitStatus::Code(code)) => ExitCode::from_status(code),
+            _ => None,
+        };
         Error::Ended { exit, said: self.last_words().await }
     }
 

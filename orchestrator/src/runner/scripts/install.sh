@@ -1,15 +1,14 @@
 # Receives the runner on standard input, checks it, and only then gives it its name.
-# arguments: work directory ('' for the default), SHA-256 of the runner, random mark, its size in
-# bytes, encoding of standard input (gzip or raw)
+# arguments: work directory ('' for the default), SHA-256 of the runner, its size in bytes,
+# encoding of standard input (gzip or raw)
 umask 077
-base=$(work_directory "$1") sha=$2 mark=$3 size=$4 encoding=$5
+base=$(work_directory "$1") sha=$2 size=$3 encoding=$4
 tmp=
 trap 'if [ -n "$tmp" ]; then rm -f -- "$tmp"; fi' EXIT
 trap 'exit 1' HUP INT TERM PIPE
 give_up() {
-  printf '\n%s begin\nfailed=%s\nbase=%s\nfree_kib=%s\ndetail=%s\n%s end\n' "$mark" "$1" "$base" \
-    "$(free_kib "$base")" \
-    "$(printf '%s' "$2" | tr '\n' ' ')" "$mark"
+  printf 'failed=%s\nbase=%s\nfree_kib=%s\ndetail=%s\nend\n' "$1" "$base" \
+    "$(free_kib "$base")" "$(printf '%s' "$2" | tr '\n' ' ')"
   exit 1
 }
 # What did not exist before us is noted, deepest first, so that a purge can take it away again.
@@ -26,7 +25,7 @@ if [ -n "$created" ]; then
   said=$(printf '%s' "$created" 2>&1 >"$base/.created") || give_up write "$said"
 fi
 said=$(mkdir -p -- "$base/$sha" 2>&1) || give_up mkdir "$said"
-tmp=$base/$sha/.upload.$$.$mark
+tmp=$base/$sha/.upload.$$
 case $encoding in
   gzip) said=$(gzip -dc 2>&1 >"$tmp") || give_up write "$said" ;;
   *) said=$(cat 2>&1 >"$tmp") || give_up write "$said" ;;
@@ -49,4 +48,4 @@ for name in $(cd "$base" && ls -1t); do
   kept=$((kept + 1))
   [ "$kept" -le 1 ] || rm -rf -- "${base:?}/$name"
 done
-printf '\n%s begin\ninstalled=%s\n%s end\n' "$mark" "$sha" "$mark"
+printf 'installed=%s\nend\n' "$sha"

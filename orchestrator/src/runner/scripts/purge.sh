@@ -1,6 +1,6 @@
 # Takes away what install made and nothing else.
-# arguments: work directory ('' for the default), random mark
-base=$(work_directory "$1") mark=$2
+# argument: work directory ('' for the default)
+base=$(work_directory "$1")
 removed=0
 if [ -d "$base" ]; then
   for name in $(cd "$base" && ls -1); do
@@ -15,6 +15,6 @@ if [ -d "$base" ]; then
     if [ -n "$made" ]; then rmdir -- "$made" 2>/dev/null; fi
   done
 fi
-printf '\n%s begin\nremoved=%s\nbase=%s\n' "$mark" "$removed" "$base"
+printf 'removed=%s\nbase=%s\n' "$removed" "$base"
 if [ -d "$base" ]; then printf 'left=%s\n' "$(ls -1A -- "$base" | wc -l | tr -d ' ')"; fi
-printf '%s end\n' "$mark"
+echo end

@@ -1,18 +1,17 @@
 # Looks for the runner and, when it is whole and "mode" is "start", becomes it: the warm path is
 # this one command. Otherwise says what the host is. Changes nothing.
-# arguments: work directory ('' for the default), SHA-256 of the runner, random mark, mode, then
-# the runner's own arguments
-base=$(work_directory "$1") sha=$2 mark=$3 mode=$4
-shift 4
+# arguments: work directory ('' for the default), SHA-256 of the runner, mode, then the runner's
+# own arguments
+base=$(work_directory "$1") sha=$2 mode=$3
+shift 3
 say() { printf '%s=%s\n' "$1" "$2"; }
 exe=$base/$sha/remote-runner
-printf '\n%s begin\n' "$mark"
 if [ -f "$exe" ] && [ -x "$exe" ]; then
   found=$(digest "$exe")
   if [ "$found" = "$sha" ]; then
     say state ready
     if [ "$mode" = start ]; then
-      printf '%s end\n' "$mark"
+      echo end
       exec "$exe" "$@"
     fi
   else
@@ -32,4 +31,4 @@ say near "$near"
 if [ -w "$near" ]; then say writable yes; else say writable no; fi
 say free_kib "$(free_kib "$near")"
 if command -v gzip >/dev/null 2>&1; then say gzip yes; else say gzip no; fi
-printf '%s end\n' "$mark"
+echo end
