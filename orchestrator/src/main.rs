@@ -1,3 +1,7 @@
 //! The `orchestrator` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    orchestrator::cli::main(std::env::args_os())
+}

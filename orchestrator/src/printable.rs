@@ -7,11 +7,13 @@ const MAX_CHARS: usize = 1_000;
 /// without the characters that change the direction of writing, cut at a bounded length.
 #[must_use]
 pub fn printable(text: &str) -> String {
-    text.trim()
+    let plain: String = text
+        .trim()
         .chars()
         .take(MAX_CHARS)
         .map(|c| if c.is_control() || is_direction_mark(c) { ' ' } else { c })
-        .collect()
+        .collect();
+    plain.trim().to_owned()
 }
 
 /// The last line of bytes that says something, made printable: where programs put the cause.

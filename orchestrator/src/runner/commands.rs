@@ -24,21 +24,14 @@ fn script(body: &str) -> String {
 }
 
 /// Becomes the runner if it is there and whole; otherwise says what the host is.
-pub fn start(
-    work_dir: Option<&str>,
-    sha256: &str,
-) -> Result<RemoteCommand, CommandError> {
+pub fn start(work_dir: Option<&str>, sha256: &str) -> Result<RemoteCommand, CommandError> {
     let deadline = RUNNER_DEADLINE_SECS.to_string();
-    let arguments =
-        [work_dir.unwrap_or(""), sha256, "start", "--deadline-secs", deadline.as_str()];
+    let arguments = [work_dir.unwrap_or(""), sha256, "start", "--deadline-secs", deadline.as_str()];
     RemoteCommand::script(START.as_str(), arguments)
 }
 
 /// Says whether the runner is there, and what the host is. Changes nothing.
-pub fn look(
-    work_dir: Option<&str>,
-    sha256: &str,
-) -> Result<RemoteCommand, CommandError> {
+pub fn look(work_dir: Option<&str>, sha256: &str) -> Result<RemoteCommand, CommandError> {
     RemoteCommand::script(START.as_str(), [work_dir.unwrap_or(""), sha256, "look"])
 }
 

@@ -208,7 +208,9 @@ impl Error {
             Self::NoExec { .. } => {
                 "the file system is mounted noexec: set work_dir in the fleet file to a directory on another one"
             }
-            Self::Damaged { .. } => "run the command again; if it stays, test the host's disk and memory",
+            Self::Damaged { .. } => {
+                "run the command again; if it stays, test the host's disk and memory"
+            }
             Self::NotPlaced { .. } => {
                 "copy the runner to <work_dir>/<sha256>/remote-runner, mode 0700, or set mode = \"ssh\""
             }

@@ -104,12 +104,10 @@ pub async fn upload(
     check_fit(host, artifact)?;
     let gzip = host.get("gzip") == "yes";
     let payload = if gzip { &artifact.gzip } else { &artifact.bytes };
-    let command =
-        commands::install(work_dir, &artifact.sha256, artifact.bytes.len(), gzip)
-            .map_err(Error::Command)?;
-    let mut request = ExecRequest::new(command)
-        .stdin(Input::Bytes(payload.clone()))
-        .deadline(UPLOAD_TIMEOUT);
+    let command = commands::install(work_dir, &artifact.sha256, artifact.bytes.len(), gzip)
+        .map_err(Error::Command)?;
+    let mut request =
+        ExecRequest::new(command).stdin(Input::Bytes(payload.clone())).deadline(UPLOAD_TIMEOUT);
     if let Some(progress) = progress {
         request = request.progress(progress);
     }
@@ -138,10 +136,8 @@ async fn run(
     operation: &'static str,
 ) -> Result<Answer, Error> {
     let request = request.caps(answer::MAX_BYTES, answer::MAX_BYTES);
-    let output = transport
-        .exec(request)
-        .await
-        .map_err(|source| Error::Transport { operation, source })?;
+    let output =
+        transport.exec(request).await.map_err(|source| Error::Transport { operation, source })?;
     Answer::find(&output.stdout).map(|(answer, _)| answer).ok_or_else(|| no_answer(&output))
 }
 
@@ -160,7 +156,14 @@ fn refusal(answer: &Answer) -> Error {
     }
     match answer.get("failed") {
         // A cut stream makes gzip complain about its end: that is the upload, not the directory.
-        "write" if has(&["unexpected end of file", "crc error", "format violated", "invalid compressed"]) => {
+        "write"
+            if has(&[
+                "unexpected end of file",
+                "crc error",
+                "format violated",
+                "invalid compressed",
+            ]) =>
+        {
             Error::Damaged { detail }
         }
         "mkdir" | "owner" | "write" => Error::NotWritable { base, detail },
@@ -192,7 +195,8 @@ mod tests {
         }
     }
 
-    const FIT: &str = "system=Linux\nmachine=x86_64\nlibc=glibc 2.36\nwritable=yes\nfree_kib=9000\nbase=/b";
+    const FIT: &str =
+        "system=Linux\nmachine=x86_64\nlibc=glibc 2.36\nwritable=yes\nfree_kib=9000\nbase=/b";
 
     #[test]
     fn a_host_that_fits_passes() {
@@ -222,8 +226,16 @@ mod tests {
         use crate::reason::Reason;
         for (failed, detail, reason) in [
             ("write", "gzip: stdout: No space left on device", Reason::NoSpace),
-            ("mkdir", "mkdir: cannot create directory '/b': Read-only file system", Reason::ReadOnly),
-            ("owner", "chmod: changing permissions of '/b': Operation not permitted", Reason::ReadOnly),
+            (
+                "mkdir",
+                "mkdir: cannot create directory '/b': Read-only file system",
+                Reason::ReadOnly,
+            ),
+            (
+                "owner",
+                "chmod: changing permissions of '/b': Operation not permitted",
+                Reason::ReadOnly,
+            ),
             ("write", "gzip: stdin: unexpected end of file", Reason::Verify),
             ("length", "10 bytes arrived instead of 20", Reason::Verify),
             ("digest", "abc", Reason::Verify),

@@ -1,5 +1,5 @@
 # Stands before each of the other scripts.
-# shellcheck disable=SC2034,SC2088
+# shellcheck disable=SC2034,SC2088,SC2012
 set -u
 LC_ALL=C
 export LC_ALL
