@@ -10,7 +10,8 @@ use crate::facts::HostFacts;
 use crate::health::HealthReport;
 use crate::telemetry::Telemetry;
 
-/// The name of a request within its session, chosen by the orchestrator. A name in use is refused.
+/// The name of a request within its session, chosen by the orchestrator. A request with the name of
+/// one that still runs could not be answered apart from it, so it ends the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RequestId(pub u64);
@@ -197,7 +198,7 @@ pub enum Outcome {
     Cancelled {},
     /// It could not be done.
     Failed {
-        /// A stable word: `busy`, `duplicate_id`, `probe_failed`, `probe_stalled`, ...
+        /// A stable word: `busy`, `stalled`, `probe_failed`, `probe_stalled`, `too_large`, ...
         code: String,
         /// What happened, for a person.
         #[serde(default)]

@@ -1,0 +1,235 @@
+//! The units: what a request does, on its own thread.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use runner_protocol::facts::{GpuFacts, HostFacts};
+use runner_protocol::{
+    FrameError, FromRunner, Outcome, Reply, RequestId, Telemetry, Unit, decode, encode_frame,
+};
+
+use crate::args::Options;
+use crate::facts::{self, Root};
+use crate::probe::{self, Probe, TelemetryFrame};
+use crate::session::Event;
+use crate::{health, log};
+
+/// What `Hello` says the runner can do.
+pub(crate) const CAPABILITIES: [&str; 3] = ["facts", "health", "watch"];
+
+/// How long the host's own files and sockets may take. Each part that can hang has a shorter
+/// deadline of its own; this one holds if one was forgotten.
+const HOST_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The shortest interval of a watch.
+const MIN_INTERVAL: Duration = Duration::from_millis(10);
+
+/// What the thread of a request waits for.
+#[derive(Debug)]
+pub(crate) enum UnitEvent {
+    /// The orchestrator wants it stopped.
+    Cancel,
+    /// The host's facts, without its GPUs.
+    Host(Box<HostFacts>),
+    /// A frame of the probe.
+    Probe(Vec<u8>),
+    /// The probe will say nothing more.
+    ProbeEnded,
+}
+
+/// A request in work. Exactly one `Finished` ends it: [`Request::finish`] takes it, and dropping it
+/// on any other way says so as well.
+pub(crate) struct Request {
+    id: RequestId,
+    output: SyncSender<Vec<u8>>,
+    session: SyncSender<Event>,
+    sender: Sender<UnitEvent>,
+    events: Receiver<UnitEvent>,
+    finished: bool,
+}
+
+impl Request {
+    /// A request that answers through `output`.
+    pub(crate) fn new(
+        id: RequestId,
+        output: SyncSender<Vec<u8>>,
+        session: SyncSender<Event>,
+    ) -> Self {
+        let (sender, events) = channel();
+        Self { id, output, session, sender, events, finished: false }
+    }
+
+    /// Where its events go.
+    pub(crate) fn sender(&self) -> Sender<UnitEvent> {
+        self.sender.clone()
+    }
+
+    /// Sends a result, waiting for the writer if it is behind.
+    fn reply(&self, reply: Reply) -> Result<(), FrameError> {
+        let frame = encode_frame(&FromRunner::Reply { id: self.id, reply })?;
+        // The writer is gone only when the session ends.
+        let _ = self.output.send(frame);
+        Ok(())
+    }
+
+    /// Ends the request.
+    fn finish(mut self, outcome: Outcome) {
+        self.say_finished(outcome);
+    }
+
+    fn say_finished(&mut self, outcome: Outcome) {
+        self.finished = true;
+        // First the session, then the orchestrator: as soon as that hears of it, it may use the
+        // id again.
+        let _ = self.session.send(Event::Finishing(self.id));
+        match encode_frame(&FromRunner::Finished { id: self.id, outcome }) {
+            Ok(frame) => drop(self.output.send(frame)),
+            Err(error) => log::error("cannot encode an outcome", &error.to_string()),
+        }
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.say_finished(failed("bug", "the request was dropped"));
+        }
+    }
+}
+
+/// Why a unit stopped early.
+enum Stop {
+    Cancelled,
+    Failed { code: &'static str, message: String },
+}
+
+impl From<FrameError> for Stop {
+    fn from(error: FrameError) -> Self {
+        let code = match error {
+            FrameError::TooLarge { .. } => "too_large",
+            _ => "bug",
+        };
+        Self::Failed { code, message: error.to_string() }
+    }
+}
+
+fn failed(code: &str, message: &str) -> Outcome {
+    Outcome::Failed { code: code.to_owned(), message: message.to_owned() }
+}
+
+/// Does a unit and finishes its request.
+pub(crate) fn run(unit: Unit, request: Request, options: &Options) {
+    let done = match unit {
+        Unit::Facts {} => gather(&request, options)
+            .and_then(|facts| Ok(request.reply(Reply::Facts(Box::new(facts)))?)),
+        Unit::Health {} => gather(&request, options)
+            .and_then(|facts| Ok(request.reply(Reply::Health(health::report(&facts)))?)),
+        Unit::Watch { interval_ms } => {
+            let interval = Duration::from_millis(interval_ms).max(MIN_INTERVAL);
+            watch(&request, options, interval)
+        }
+        Unit::Unknown { name } => return request.finish(Outcome::Unsupported { unit: name }),
+    };
+    request.finish(match done {
+        Ok(()) => Outcome::Ok {},
+        Err(Stop::Cancelled) => Outcome::Cancelled {},
+        Err(Stop::Failed { code, message }) => failed(code, &message),
+    });
+}
+
+/// Reads all facts: the host's on one thread, NVML's in a child, at the same time.
+fn gather(request: &Request, options: &Options) -> Result<HostFacts, Stop> {
+    let root = Root::new(&options.root);
+    let sender = request.sender();
+    let started = thread::Builder::new().name("facts".into()).spawn({
+        let root = root.clone();
+        // The request is gone if it was cancelled meanwhile.
+        move || drop(sender.send(UnitEvent::Host(Box::new(facts::host(&root)))))
+    });
+    if let Err(error) = started {
+        return Err(Stop::Failed { code: "environment", message: error.to_string() });
+    }
+    let mut probe = Probe::start(None, request.sender());
+    let probe_end = Instant::now().checked_add(options.probe_deadline);
+    let host_end = Instant::now().checked_add(HOST_DEADLINE);
+    let (mut host, mut gpus) = (None, None);
+    if let Err(error) = &probe {
+        gpus = Some(probe::broken("environment", &format!("cannot start the probe: {error}")));
+    }
+    loop {
+        if host.is_some() && gpus.is_some() {
+            break;
+        }
+        let end = if gpus.is_none() { probe_end } else { host_end };
+        let wait = end.map_or(HOST_DEADLINE, |end| end.saturating_duration_since(Instant::now()));
+        match request.events.recv_timeout(wait) {
+            Ok(UnitEvent::Cancel) => return Err(Stop::Cancelled),
+            Ok(UnitEvent::Host(facts)) => host = Some(facts),
+            Ok(UnitEvent::Probe(body)) => {
+                let decoded = decode::<GpuFacts>(&body);
+                gpus = Some(decoded.unwrap_or_else(|error| {
+                    probe::broken("crashed", &format!("the probe's answer is damaged: {error}"))
+                }));
+            }
+            Ok(UnitEvent::ProbeEnded) => {
+                let how = probe.as_mut().map_or_else(|_| String::new(), Probe::how_it_ended);
+                gpus.get_or_insert_with(|| {
+                    probe::broken("crashed", &format!("the NVML probe ended {how}"))
+                });
+            }
+            Err(RecvTimeoutError::Timeout) if gpus.is_none() => {
+                let waited = options.probe_deadline.as_millis();
+                gpus = Some(probe::broken(
+                    "stalled",
+                    &format!("NVML did not answer within {waited} ms"),
+                ));
+            }
+            Err(_) => {
+                let message = "the host's files did not answer".to_owned();
+                return Err(Stop::Failed { code: "stalled", message });
+            }
+        }
+    }
+    let (Some(mut facts), Some(gpus)) = (host, gpus) else {
+        // The loop ends only when both are there.
+        return Err(Stop::Failed { code: "bug", message: "facts are missing".to_owned() });
+    };
+    facts.gpus = gpus;
+    facts::cross_check(&root, &mut facts);
+    Ok(*facts)
+}
+
+/// Sends samples until cancelled. The probe's frames set the pace.
+fn watch(request: &Request, options: &Options, interval: Duration) -> Result<(), Stop> {
+    let root = Root::new(&options.root);
+    let environment = |error: std::io::Error| {
+        let message = format!("cannot start the probe: {error}");
+        Stop::Failed { code: "environment", message }
+    };
+    let mut probe = Probe::start(Some(interval), request.sender()).map_err(environment)?;
+    loop {
+        let wait = interval.saturating_add(options.probe_deadline);
+        match request.events.recv_timeout(wait) {
+            Ok(UnitEvent::Cancel) => return Err(Stop::Cancelled),
+            Ok(UnitEvent::Host(_)) => {}
+            Ok(UnitEvent::Probe(body)) => {
+                let TelemetryFrame { gpus } = decode(&body)?;
+                request.reply(Reply::Telemetry(Telemetry {
+                    at_unix_ms: log::unix_ms(),
+                    load: root.load().unwrap_or_default(),
+                    memory_available_bytes: root.memory().unwrap_or_default().available_bytes,
+                    gpus,
+                }))?;
+            }
+            Ok(UnitEvent::ProbeEnded) => {
+                let message = format!("the NVML probe ended {}", probe.how_it_ended());
+                return Err(Stop::Failed { code: "probe_failed", message });
+            }
+            Err(_) => {
+                let message = format!("NVML did not answer within {} ms", wait.as_millis());
+                return Err(Stop::Failed { code: "probe_stalled", message });
+            }
+        }
+    }
+}
