@@ -18,7 +18,14 @@ use crate::toml_text::{Diagnostic, Diagnostics, MAX_FILE_BYTES};
 
 mod parse;
 pub mod range;
+mod resolve;
+mod selector;
 mod server;
+mod ssh_config;
+mod ssh_query;
+
+pub use resolve::{Environment, ResolveError, ResolveProblem, Resolved, SshConfig, resolve};
+pub use selector::{InvalidSelector, NothingSelected, Selector};
 
 /// The most hosts that one fleet file may stand for; checked before a range is expanded.
 pub const MAX_HOSTS: u64 = 10_000;
