@@ -41,6 +41,9 @@ pub struct Endpoint {
     /// The name under which `known_hosts` knows this server when it is not `address`
     /// (`HostKeyAlias` of ssh_config).
     pub host_key_alias: Option<String>,
+    /// The `known_hosts` files that ssh_config names for this server; empty is the user's usual
+    /// `~/.ssh/known_hosts`.
+    pub known_hosts_files: Vec<PathBuf>,
 }
 
 /// How work reaches a host.

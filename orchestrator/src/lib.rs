@@ -1,6 +1,7 @@
 //! The orchestrator: runs a fleet of GPU hosts over plain SSH.
 
 pub mod hex;
+pub mod fleet_file;
 pub mod host_spec;
 pub mod host_state;
 pub mod ids;
@@ -9,3 +10,4 @@ pub mod reason;
 pub mod runner;
 pub mod store;
 pub mod transport;
+pub mod toml_text;

@@ -1,0 +1,8 @@
+//! The integration tests of the orchestrator, one binary.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+mod fleet_file_errors;
+mod fleet_file_ranges;
+mod fleet_file_resolve;
+mod fleet_file_selector;
