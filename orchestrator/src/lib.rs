@@ -1,5 +1,6 @@
 //! The orchestrator: runs a fleet of GPU hosts over plain SSH.
 
+pub mod embedded_host;
 pub mod host_spec;
 pub mod ids;
 pub mod reason;
