@@ -1,4 +1,5 @@
 //! Integration tests of the orchestrator, against real parts on loopback.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+mod chaos;
 mod embedded_host;
