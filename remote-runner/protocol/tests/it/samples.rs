@@ -1,0 +1,244 @@
+//! One message of each kind, with every field set: the fixtures are made of them.
+
+use runner_protocol::facts::*;
+use runner_protocol::message::Progress;
+use runner_protocol::telemetry::GpuTelemetry;
+use runner_protocol::*;
+
+pub fn to_runner() -> Vec<(&'static str, ToRunner)> {
+    let id = RequestId(7);
+    vec![
+        ("request_facts", ToRunner::Request { id, unit: Unit::Facts {} }),
+        ("request_health", ToRunner::Request { id, unit: Unit::Health {} }),
+        ("request_watch", ToRunner::Request { id, unit: Unit::Watch { interval_ms: 1000 } }),
+        ("renew", ToRunner::Renew {}),
+        ("cancel", ToRunner::Cancel { id }),
+        ("shutdown", ToRunner::Shutdown {}),
+    ]
+}
+
+pub fn from_runner() -> Vec<(&'static str, FromRunner)> {
+    let id = RequestId(7);
+    let finished = |outcome| FromRunner::Finished { id, outcome };
+    let reply = |reply| FromRunner::Reply { id, reply };
+    vec![
+        ("hello", FromRunner::Hello(hello())),
+        (
+            "progress",
+            FromRunner::Progress(Progress { id, stage: "nvml".into(), done: 1, total: 3 }),
+        ),
+        ("reply_facts", reply(Reply::Facts(Box::new(host_facts())))),
+        ("reply_facts_no_driver", reply(Reply::Facts(Box::new(no_driver())))),
+        ("reply_facts_driver_failed", reply(Reply::Facts(Box::new(driver_failed())))),
+        ("reply_health", reply(Reply::Health(health()))),
+        ("reply_telemetry", reply(Reply::Telemetry(telemetry()))),
+        ("finished_ok", finished(Outcome::Ok {})),
+        ("finished_cancelled", finished(Outcome::Cancelled {})),
+        (
+            "finished_failed",
+            finished(Outcome::Failed { code: "busy".into(), message: "8 requests run".into() }),
+        ),
+        ("finished_unsupported", finished(Outcome::Unsupported { unit: "prove".into() })),
+    ]
+}
+
+fn hello() -> Hello {
+    Hello {
+        protocol_version: 1,
+        build: "0123456789abcdef".repeat(4),
+        runner_version: "0.1.0".into(),
+        capabilities: vec!["facts".into(), "health".into(), "watch".into()],
+        pid: 4242,
+        boot_id: "b7f2a6de-9d0b-4f0e-8d7a-3f6f8f2a9c11".into(),
+    }
+}
+
+fn no_driver() -> HostFacts {
+    HostFacts {
+        gpus: GpuFacts {
+            driver: DriverState::NoDriver { message: DriverState::NO_DRIVER_MESSAGE.into() },
+            devices: Vec::new(),
+        },
+        ..host_facts()
+    }
+}
+
+fn driver_failed() -> HostFacts {
+    HostFacts {
+        gpus: GpuFacts {
+            driver: DriverState::Failed {
+                code: "library_mismatch".into(),
+                message: "RM detects a driver/library version mismatch".into(),
+            },
+            devices: Vec::new(),
+        },
+        ..host_facts()
+    }
+}
+
+pub fn host_facts() -> HostFacts {
+    HostFacts {
+        os: OsFacts {
+            id: "ubuntu".into(),
+            version: Some("24.04".into()),
+            name: "Ubuntu 24.04.1 LTS".into(),
+        },
+        kernel: "6.8.0-45-generic".into(),
+        arch: "x86_64".into(),
+        glibc: Some("2.39".into()),
+        hostname: "gpu-07".into(),
+        machine_id: Some("3f1c9a52d8e04b6f9d0a7c2b1e5f8a64".into()),
+        boot_id: Some("b7f2a6de-9d0b-4f0e-8d7a-3f6f8f2a9c11".into()),
+        uptime_secs: 86_400,
+        clock_unix_ms: 1_700_000_000_000,
+        clock_synchronized: Some(true),
+        cpu: CpuFacts {
+            model: "Intel(R) Xeon(R) Platinum 8480+".into(),
+            sockets: 2,
+            cores: 112,
+            threads: 224,
+            usable_threads: 224,
+        },
+        load: LoadFacts { one_milli: 1_250, five_milli: 900, fifteen_milli: 40 },
+        memory: MemoryFacts {
+            total_bytes: 2_164_000_000_000,
+            available_bytes: 2_000_000_000_000,
+            swap_total_bytes: 8_589_934_592,
+            swap_free_bytes: 8_589_934_592,
+        },
+        disks: vec![DiskFacts {
+            mount: "/".into(),
+            device: "/dev/nvme0n1p2".into(),
+            fs: "ext4".into(),
+            total_bytes: 1_900_000_000_000,
+            free_bytes: 1_500_000_000_000,
+            inodes_total: Some(120_000_000),
+            inodes_free: Some(119_000_000),
+            read_only: false,
+        }],
+        container_runtimes: vec![ContainerRuntime {
+            name: "docker".into(),
+            socket: "/var/run/docker.sock".into(),
+            answers: true,
+            problem: None,
+            version: Some("27.3.1".into()),
+            api_version: Some("1.47".into()),
+            nvidia_runtime: Some(true),
+        }],
+        pci_gpus: vec![PciGpu {
+            address: "0000:3b:00.0".into(),
+            device_id: "0x2330".into(),
+            kernel_driver: Some("nvidia".into()),
+            link_width: Some(16),
+            link_width_max: Some(16),
+        }],
+        gpus: GpuFacts {
+            driver: DriverState::Present {
+                driver_version: "550.54.15".into(),
+                cuda_version: Some("12.4".into()),
+                nvml_version: Some("12.550.54.15".into()),
+            },
+            devices: vec![gpu()],
+        },
+        disagreements: vec![Disagreement {
+            code: "driver_version".into(),
+            subject: "driver".into(),
+            nvml: "550.54.15".into(),
+            other_source: "/proc/driver/nvidia/version".into(),
+            other: "550.54.14".into(),
+        }],
+        problems: vec![Problem {
+            source: "/etc/machine-id".into(),
+            message: "permission denied".into(),
+        }],
+    }
+}
+
+fn gpu() -> Gpu {
+    Gpu {
+        uuid: "GPU-6a1f0c1e-52a4-4a44-9a39-1b1d3b7c0f10".into(),
+        index: 0,
+        model: "NVIDIA H100 80GB HBM3".into(),
+        vbios: Some("96.00.74.00.01".into()),
+        pci_address: Some("0000:3b:00.0".into()),
+        pcie: PcieFacts {
+            width: Some(16),
+            width_max: Some(16),
+            generation: Some(5),
+            generation_max: Some(5),
+        },
+        memory_total_bytes: Some(85_520_809_984),
+        memory_used_bytes: Some(1_048_576),
+        memory_reserved_bytes: Some(551_550_976),
+        compute_capability: Some(ComputeCapability { major: 9, minor: 0 }),
+        ecc: EccFacts {
+            enabled: Some(true),
+            enabled_pending: Some(true),
+            corrected: Some(2),
+            uncorrected: Some(0),
+            corrected_lifetime: Some(9),
+            uncorrected_lifetime: Some(1),
+        },
+        row_remap: Some(RowRemapFacts {
+            correctable: 0,
+            uncorrectable: 1,
+            pending: false,
+            failure: false,
+        }),
+        throttle_reasons: vec!["gpu_idle".into()],
+        power: PowerFacts {
+            limit_mw: Some(700_000),
+            limit_default_mw: Some(700_000),
+            draw_mw: Some(70_123),
+        },
+        mig_enabled: Some(false),
+        persistence_mode: Some(true),
+        temperature_celsius: Some(34),
+        utilization_percent: Some(0),
+        clocks: ClockFacts {
+            sm_mhz: Some(345),
+            sm_max_mhz: Some(1980),
+            memory_mhz: Some(2619),
+            memory_max_mhz: Some(2619),
+        },
+        processes: Some(vec![GpuProcess {
+            pid: 1234,
+            name: Some("/usr/bin/python3".into()),
+            used_memory_bytes: Some(1_048_576),
+        }]),
+        problem: None,
+    }
+}
+
+fn health() -> HealthReport {
+    HealthReport {
+        at_unix_ms: 1_700_000_000_000,
+        findings: vec![Finding {
+            code: "disk_space_low".into(),
+            severity: Severity::Warning,
+            subject: "/".into(),
+            message: "less than a tenth of the file system is free".into(),
+            seen: "9 GiB of 100 GiB free".into(),
+            expected: "at least 10 GiB free".into(),
+        }],
+    }
+}
+
+fn telemetry() -> Telemetry {
+    Telemetry {
+        at_unix_ms: 1_700_000_000_000,
+        load: LoadFacts { one_milli: 1_250, five_milli: 900, fifteen_milli: 40 },
+        memory_available_bytes: 2_000_000_000_000,
+        gpus: vec![GpuTelemetry {
+            uuid: "GPU-6a1f0c1e-52a4-4a44-9a39-1b1d3b7c0f10".into(),
+            utilization_percent: Some(97),
+            memory_used_bytes: Some(70_000_000_000),
+            temperature_celsius: Some(61),
+            power_draw_mw: Some(655_000),
+            sm_clock_mhz: Some(1755),
+            memory_clock_mhz: Some(2619),
+            throttle_reasons: vec!["sw_power_cap".into()],
+            problem: None,
+        }],
+    }
+}
