@@ -2,6 +2,7 @@
 
 pub mod hex;
 pub mod fleet_file;
+pub mod embedded_host;
 pub mod host_spec;
 pub mod host_state;
 pub mod ids;
