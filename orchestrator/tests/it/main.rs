@@ -1,13 +1,9 @@
-//! The integration tests of the orchestrator, one binary.
-
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
-
-mod fleet_file_errors;
-mod fleet_file_ranges;
-mod fleet_file_resolve;
-mod fleet_file_selector;
 //! Integration tests of the orchestrator, against real parts on loopback.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod chaos;
 mod embedded_host;
+mod fleet_file_errors;
+mod fleet_file_ranges;
+mod fleet_file_resolve;
+mod fleet_file_selector;
