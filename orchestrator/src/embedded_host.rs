@@ -166,7 +166,7 @@ impl EmbeddedFleet {
     ) -> Result<(), EmbeddedError> {
         let directory = private_directory(&options.root.join(&name))?;
         let home = private_directory(&directory.join("home"))?;
-        let host_key = new_host_key()?;
+        let host_key = new_key()?;
         let host_key_fingerprint = host_key.public_key().fingerprint(HashAlg::Sha256).to_string();
         let address = options.bind_address;
         let listen = |source| EmbeddedError::Listen { address, source };
@@ -210,7 +210,11 @@ fn private_directory(path: &Path) -> Result<PathBuf, EmbeddedError> {
 }
 
 /// A fresh ed25519 key, kept in memory alone: each start pins anew, nothing secret is left behind.
-fn new_host_key() -> Result<PrivateKey, EmbeddedError> {
+/// A fresh ed25519 key, for a host or for the one client that is let in.
+///
+/// # Errors
+/// The system gave no randomness.
+pub fn new_key() -> Result<PrivateKey, EmbeddedError> {
     let mut seed = zeroize::Zeroizing::new([0_u8; 32]);
     SystemRandom::new().fill(seed.as_mut_slice()).map_err(|_| EmbeddedError::HostKey)?;
     Ok(PrivateKey::from(Ed25519Keypair::from_seed(&seed)))
@@ -223,7 +227,7 @@ mod tests {
     #[tokio::test]
     async fn refuses_an_address_that_others_can_reach() {
         let root = tempfile::tempdir().unwrap();
-        let key = new_host_key().unwrap().public_key().clone();
+        let key = new_key().unwrap().public_key().clone();
         let mut options = EmbeddedOptions::new(root.path(), 1, key);
         for address in ["0.0.0.0", "::", "192.0.2.1", "10.0.0.1"] {
             options.bind_address = address.parse().unwrap();
@@ -236,7 +240,7 @@ mod tests {
     #[tokio::test]
     async fn hosts_differ_in_name_port_key_and_home() {
         let root = tempfile::tempdir().unwrap();
-        let key = new_host_key().unwrap().public_key().clone();
+        let key = new_key().unwrap().public_key().clone();
         let fleet = EmbeddedFleet::start(EmbeddedOptions::new(root.path(), 12, key)).await.unwrap();
         let hosts = fleet.hosts();
         assert_eq!(hosts[0].name, "embedded-01");

@@ -43,7 +43,8 @@ pub async fn run(app: &App<'_>, args: Args) -> Result<Exit, Failure> {
     }
 }
 
-async fn verify(app: &App<'_>, head: Option<&str>) -> Result<Exit, Failure> {
+/// Checks the chain and says so.
+pub async fn verify(app: &App<'_>, head: Option<&str>) -> Result<Exit, Failure> {
     let store = app.store().await?;
     let report = store.audit_verify(head).await?;
     app.report.json(&json!({

@@ -55,6 +55,17 @@ impl Failure {
         Self { what: what.into(), source: None, hint: None, reason: None, exit: Exit::User }
     }
 
+    /// The user stopped it.
+    pub fn interrupted() -> Self {
+        Self {
+            what: "stopped".to_owned(),
+            source: None,
+            hint: None,
+            reason: Some(Reason::Cancelled),
+            exit: Exit::Interrupted,
+        }
+    }
+
     /// A failure of a host or the way to it.
     pub fn remote(what: impl Into<String>, reason: Reason) -> Self {
         let what = what.into();

@@ -36,3 +36,8 @@ pub async fn run(app: &App<'_>, args: Args) -> Result<Exit, Failure> {
         Action::Purge(args) => purge::run(app, args).await,
     }
 }
+
+/// Shows one host's latest facts, for the demo.
+pub async fn show(app: &App<'_>, host: &str) -> Result<Exit, Failure> {
+    show::show(app, host, 1).await
+}

@@ -21,9 +21,14 @@ pub struct Args {
 }
 
 pub async fn run(app: &App<'_>, args: Args) -> Result<Exit, Failure> {
-    let host = app.known_host(&args.host).await?;
+    show(app, &args.host, args.history).await
+}
+
+/// Shows a host with so many findings of its past.
+pub async fn show(app: &App<'_>, host: &str, history: u32) -> Result<Exit, Failure> {
+    let host = app.known_host(host).await?;
     let store = app.store().await?;
-    let history = store.facts_history(&host.spec.name, args.history).await?;
+    let history = store.facts_history(&host.spec.name, history).await?;
     app.report.json(&json!({ "host": host, "facts": history }));
     if app.report.is_json() {
         return Ok(Exit::Ok);

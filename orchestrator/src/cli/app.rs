@@ -1,0 +1,273 @@
+//! What every verb needs: configuration, database, who we are, and the wish to stop.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+
+use super::GlobalArgs;
+use super::failure::{Exit, Failure};
+use super::passphrase::Passphrases;
+use super::report::Report;
+use crate::config::Config;
+use crate::fleet::Fleet;
+use crate::fleet_file::{Environment, FleetFile, Selector, SshConfig, resolve};
+use crate::host_spec::HostSpec;
+use crate::ids::HostName;
+use crate::reason::Reason;
+use crate::runner::Artifact;
+use crate::ssh::{KnownHosts, SshContext, StoredPins, TrustPolicy};
+use crate::store::{HostRecord, Store};
+
+/// The running program, for its verbs.
+pub struct App<'r> {
+    /// Where output goes.
+    pub report: &'r Report,
+    /// The configuration.
+    pub config: Config,
+    /// Who runs this: `user@machine`.
+    pub actor: String,
+    /// Fires at the first Ctrl-C or SIGTERM.
+    pub cancel: CancellationToken,
+    /// The user's home and name.
+    pub environment: Environment,
+    abandon: CancellationToken,
+    store: OnceCell<Store>,
+}
+
+impl<'r> App<'r> {
+    /// Reads the configuration, starts logging, listens for signals.
+    pub fn start(global: &GlobalArgs, report: &'r Report) -> Result<Self, Failure> {
+        let environment = environment()?;
+        let config = super::settings::load(global.config.as_deref(), &environment.home)?;
+        super::logging::start(&config, global.verbose, global.quiet, report);
+        let (cancel, abandon) = (CancellationToken::new(), CancellationToken::new());
+        listen_for_signals(cancel.clone(), abandon.clone())?;
+        let user = environment.local_user.clone().unwrap_or_else(|| "unknown".to_owned());
+        let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let actor = crate::printable::printable(&format!("{user}@{machine}"));
+        Ok(Self { report, config, actor, cancel, environment, abandon, store: OnceCell::new() })
+    }
+
+    /// Resolves when the user insists: a second Ctrl-C leaves at once.
+    pub async fn second_signal(&self) {
+        self.abandon.cancelled().await;
+    }
+
+    /// Runs `work` unless the user stops it first.
+    pub async fn until_cancelled<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
+        // Cancel safety: work on hosts may be dropped anywhere, see `fleet`.
+        tokio::select! {
+            done = work => Ok(done),
+            () = self.cancel.cancelled() => Err(Failure::interrupted()),
+        }
+    }
+
+    /// The database, opened at its first use.
+    pub async fn store(&self) -> Result<&Store, Failure> {
+        let open = async || {
+            let path = super::settings::database(&self.config, &self.environment.home);
+            Store::open(&path).await.map_err(Failure::from)
+        };
+        self.store.get_or_try_init(open).await
+    }
+
+    /// Uses this database instead of the configured one.
+    pub fn use_store(&self, store: Store) {
+        // Only the demo calls this, before anything else could have opened one.
+        let _already_open = self.store.set(store);
+    }
+
+    /// Reads, resolves and selects the hosts of a fleet file, and warns of what is odd in it.
+    pub async fn fleet_file(
+        &self,
+        path: &Path,
+        limit: Option<&str>,
+    ) -> Result<Vec<HostSpec>, Failure> {
+        let file = FleetFile::load(path).map_err(|error| super::settings::unreadable(path, error))?;
+        for warning in &file.warnings {
+            self.report.warning(&warning.to_string());
+        }
+        let resolved = self.until_cancelled(resolve(&file, &self.environment)).await?.map_err(
+            |error| Failure::user(format!("cannot resolve the hosts of {}", path.display())).because(error),
+        )?;
+        for warning in &resolved.warnings {
+            self.report.warning(warning);
+        }
+        select(resolved.hosts, limit)
+    }
+
+    /// Every host of the last deploys, narrowed by a selector.
+    pub async fn known_hosts(&self, limit: Option<&str>) -> Result<Vec<HostRecord>, Failure> {
+        let mut records = self.store().await?.hosts().await?;
+        let specs: Vec<HostSpec> = records.iter().map(|record| record.spec.clone()).collect();
+        if !specs.is_empty() || limit.is_some() {
+            let kept = select(specs, limit)?;
+            records.retain(|record| kept.iter().any(|spec| spec.name == record.spec.name));
+        }
+        Ok(records)
+    }
+
+    /// One host of the last deploys.
+    pub async fn known_host(&self, text: &str) -> Result<HostRecord, Failure> {
+        let name = self.host_name(text)?;
+        match self.store().await?.host(&name).await? {
+            Some(record) => Ok(record),
+            None => Err(self.unknown_host(&name).await),
+        }
+    }
+
+    /// The declaration of one host: of the fleet file if given, else of its last deploy.
+    pub async fn spec_of(&self, text: &str, file: Option<&Path>) -> Result<HostSpec, Failure> {
+        let Some(path) = file else { return Ok(self.known_host(text).await?.spec) };
+        let name = self.host_name(text)?;
+        let specs = self.fleet_file(path, None).await?;
+        specs.into_iter().find(|spec| spec.name == name).ok_or_else(|| {
+            Failure::user(format!("there is no host {name} in {}", path.display()))
+                .hint("`orchestrator check` lists the hosts of a fleet file")
+        })
+    }
+
+    /// Checks a host name of the command line.
+    pub fn host_name(&self, text: &str) -> Result<HostName, Failure> {
+        HostName::new(text).map_err(|error| Failure::user(error.to_string()))
+    }
+
+    /// The error for a host that was never deployed to.
+    pub async fn unknown_host(&self, name: &HostName) -> Failure {
+        let known = match self.store().await {
+            Ok(store) => store.hosts().await.unwrap_or_default(),
+            Err(failure) => return failure,
+        };
+        let names: Vec<&str> = known.iter().map(|record| record.spec.name.as_str()).collect();
+        let failure = Failure::user(format!("there is no host {name}"));
+        if names.is_empty() {
+            failure.hint("deploy first: orchestrator deploy --hosts fleet.toml")
+        } else {
+            failure.hint(format!("known hosts: {}", crate::fleet_file::range::compress(names)))
+        }
+    }
+
+    /// The runner to upload: the given file, or the one beside this program.
+    pub fn artifact(&self, path: Option<&Path>) -> Result<Artifact, Failure> {
+        let found = match path {
+            Some(path) => Artifact::read(path),
+            None => Artifact::find_in(&program_folder()?),
+        };
+        found.map_err(|error| {
+            Failure::user("there is no runner to upload").because(error).hint(
+                "build it with `cargo build -p remote-runner` or scripts/build-runner, or pass --runner FILE",
+            )
+        })
+    }
+
+    /// What operations over hosts need.
+    pub async fn fleet(&self, artifact: Artifact, accept_new: bool) -> Result<Fleet, Failure> {
+        let store = self.store().await?.clone();
+        let mut stored = StoredPins::default();
+        for key in store.trusted_keys().await? {
+            stored.insert(&key.address, key.port, &key.public_key).map_err(|error| {
+                Failure::user("the database holds a host key that cannot be read").because(error)
+            })?;
+        }
+        let trust = TrustPolicy { stored, known_hosts: Arc::new(self.user_known_hosts()?), accept_new };
+        let ssh = SshContext::new(
+            trust,
+            super::settings::limits(&self.config),
+            Arc::new(Passphrases::new(self.report)?),
+        );
+        Ok(Fleet { store, ssh, artifact: Some(artifact), actor: self.actor.clone() })
+    }
+
+    fn user_known_hosts(&self) -> Result<KnownHosts, Failure> {
+        let files = [
+            self.environment.home.join(".ssh/known_hosts"),
+            self.environment.home.join(".ssh/known_hosts2"),
+            PathBuf::from("/etc/ssh/ssh_known_hosts"),
+        ];
+        KnownHosts::load(&files).map_err(|error| {
+            let mut failure = Failure::user("cannot read the known host keys").because(error).hint(
+                "make the file readable: an unreadable trust store is not taken for an empty one",
+            );
+            failure.reason = Some(Reason::HostKey);
+            failure
+        })
+    }
+
+    /// Asks the user, or says that it cannot.
+    pub fn confirm(&self, question: &str) -> Result<bool, Failure> {
+        if self.report.may_ask() {
+            Ok(self.report.ask(question))
+        } else {
+            Err(Failure::user("this needs a yes, and there is no terminal to ask on")
+                .hint("see the command's --help for the option that answers beforehand"))
+        }
+    }
+}
+
+fn select(hosts: Vec<HostSpec>, limit: Option<&str>) -> Result<Vec<HostSpec>, Failure> {
+    let Some(limit) = limit else { return Ok(hosts) };
+    let wrong = || Failure::user(format!("cannot use the selector {limit:?}"));
+    let selector = Selector::parse(limit).map_err(|error| wrong().because(error))?;
+    let chosen = selector.select(&hosts).map_err(|error| wrong().because(error))?;
+    Ok(chosen.into_iter().cloned().collect())
+}
+
+/// The folder of this program, where the runner lies.
+fn program_folder() -> Result<PathBuf, Failure> {
+    let failed = |error| Failure::user("cannot find out where this program lies").because(error);
+    let program = std::env::current_exe().and_then(|path| path.canonicalize()).map_err(failed)?;
+    Ok(program.parent().map(Path::to_path_buf).unwrap_or_default())
+}
+
+/// The one place that reads the user's environment.
+fn environment() -> Result<Environment, Failure> {
+    let home = std::env::home_dir().filter(|home| home.is_absolute()).ok_or_else(|| {
+        Failure::user("cannot find the home directory").hint("set HOME to an absolute path")
+    })?;
+    let local_user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).ok();
+    Ok(Environment {
+        home,
+        local_user: local_user.filter(|user| !user.is_empty()),
+        ssh_config: SshConfig::Usual,
+        ssh_program: "ssh".into(),
+    })
+}
+
+/// The first signal asks to stop, the second leaves.
+fn listen_for_signals(cancel: CancellationToken, abandon: CancellationToken) -> Result<(), Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let failed = |error| Failure::user("cannot listen for signals").because(error);
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    // Owned by the runtime: it lives as long as the process and holds nothing.
+    tokio::spawn(async move {
+        for token in [cancel, abandon] {
+            // Cancel safety: both receivers keep a signal that came meanwhile.
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            token.cancel();
+        }
+    });
+    Ok(())
+}
+
+/// A time for people: `2026-01-31 12:00 UTC`.
+pub fn utc(at_ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(at_ms)
+        .map_or_else(|_| "at an impossible time".to_owned(), |at| at.strftime("%F %R UTC").to_string())
+}
+
+/// How long ago, in one unit.
+pub fn ago(at_ms: i64) -> String {
+    let seconds = (crate::store::now_ms() - at_ms).max(0) / 1000;
+    match seconds {
+        0..60 => format!("{seconds} s ago"),
+        60..3_600 => format!("{} min ago", seconds / 60),
+        3_600..86_400 => format!("{} h ago", seconds / 3_600),
+        _ => format!("{} d ago", seconds / 86_400),
+    }
+}

@@ -1,0 +1,135 @@
+//! `orchestrator demo`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use russh::keys::ssh_key::LineEnding;
+
+use super::app::App;
+use super::failure::{Exit, Failure};
+use super::report::Tone;
+use crate::embedded_host::{EmbeddedFleet, EmbeddedOptions, new_key};
+use crate::fleet::{DeployOptions, Fleet};
+use crate::store::Store;
+
+/// Everything on this machine: embedded SSH hosts on loopback, deploy, facts, audit
+///
+/// Starts SSH servers inside this process (no root, no sshd), deploys the real runner to them over
+/// real SSH connections, deploys again to show that nothing is left to do, and shows what the
+/// runner found. Keys, homes and database lie in a temporary directory that is removed at the end.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// How many embedded hosts
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=200))]
+    hosts: u16,
+    /// The runner to upload; without it the one beside this program
+    #[arg(long, value_name = "FILE", env = "ORCHESTRATOR_RUNNER")]
+    runner: Option<std::path::PathBuf>,
+}
+
+pub async fn run(app: &App<'_>, args: Args) -> Result<Exit, Failure> {
+    // First what can fail for want of a build.
+    let artifact = app.artifact(args.runner.as_deref())?;
+    let folder = tempfile::Builder::new().prefix("orchestrator-demo-").tempdir().map_err(|error| {
+        Failure::user("cannot make a temporary directory").because(error).hint("set TMPDIR")
+    })?;
+    let key = new_key().map_err(|error| Failure::user("cannot make a key").because(error))?;
+    let options =
+        EmbeddedOptions::new(folder.path().join("hosts"), args.hosts.into(), key.public_key().clone());
+    let hosts = EmbeddedFleet::start(options)
+        .await
+        .map_err(|error| Failure::user("cannot start the embedded hosts").because(error))?;
+    let shown = show(app, &hosts, folder.path(), &key, artifact).await;
+    hosts.shutdown().await;
+    let removed = folder.close();
+    let exit = shown?;
+    removed.map_err(|error| Failure::user("cannot remove the demo's files").because(error))?;
+    if exit == Exit::Ok {
+        app.report.note("\nThe demo's hosts, keys, files and database are gone again.");
+        app.report.note("Next, with your own hosts: orchestrator init, then orchestrator deploy --hosts fleet.toml");
+    }
+    Ok(exit)
+}
+
+async fn show(
+    app: &App<'_>,
+    hosts: &EmbeddedFleet,
+    folder: &Path,
+    key: &russh::keys::PrivateKey,
+    artifact: crate::runner::Artifact,
+) -> Result<Exit, Failure> {
+    let fleet_file = folder.join("fleet.toml");
+    let identity = folder.join("id_ed25519");
+    write_private(&identity, key)?;
+    let text = fleet_toml(hosts, &identity);
+    std::fs::write(&fleet_file, &text)
+        .map_err(|error| Failure::user("cannot write the demo's fleet file").because(error))?;
+    let store = Store::open(&folder.join("orchestrator.db")).await?;
+    app.use_store(store.clone());
+
+    heading(app, "The fleet file: embedded demo hosts, inside this process, on loopback");
+    app.report.note(text.trim_end());
+    let specs = app.fleet_file(&fleet_file, None).await?;
+    let fleet = Arc::new(app.fleet(artifact, false).await?);
+    heading(app, "orchestrator deploy: connect, check the host key, upload the runner, read facts");
+    let exit = deploy(app, &fleet, &specs).await?;
+    if exit != Exit::Ok {
+        return Ok(exit);
+    }
+    heading(app, "orchestrator deploy, again: nothing left to do");
+    let exit = deploy(app, &fleet, &specs).await?;
+    if exit != Exit::Ok {
+        return Ok(exit);
+    }
+    if let Some(first) = specs.first() {
+        heading(app, &format!("orchestrator hosts show {}", first.name));
+        super::hosts::show(app, first.name.as_str()).await?;
+    }
+    heading(app, "orchestrator audit verify");
+    let exit = super::audit::verify(app, None).await?;
+    store.close().await;
+    Ok(exit)
+}
+
+async fn deploy(
+    app: &App<'_>,
+    fleet: &Arc<Fleet>,
+    specs: &[crate::host_spec::HostSpec],
+) -> Result<Exit, Failure> {
+    let options = DeployOptions { parallel: app.config.ssh.parallel_hosts, dry_run: false };
+    super::deploy::deploy(app, fleet.clone(), specs.to_vec(), options).await
+}
+
+fn heading(app: &App<'_>, text: &str) {
+    app.report.note(&format!("\n{}", app.report.err_tone(&format!("== {text}"), Tone::Bold)));
+}
+
+/// The fleet file of the demo. Every value is of our own making: names, loopback addresses, ports,
+/// fingerprints and a path that TOML's literal strings can hold.
+fn fleet_toml(hosts: &EmbeddedFleet, identity: &Path) -> String {
+    let mut text = format!(
+        "[defaults]\nuser = \"demo\"\nidentity_file = '{}'\nagent = false\n",
+        identity.display()
+    );
+    for host in hosts.hosts() {
+        text += &format!(
+            "\n[[hosts]]\nname = \"{}\"\naddress = \"{}\"\nport = {}\nhost_key = \"{}\"\n",
+            host.name, host.address, host.port, host.host_key_fingerprint
+        );
+    }
+    text
+}
+
+fn write_private(path: &Path, key: &russh::keys::PrivateKey) -> Result<(), Failure> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let failed = || Failure::user("cannot write the demo's key");
+    let text = key.to_openssh(LineEnding::LF).map_err(|error| failed().because(error))?;
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .map_err(|error| failed().because(error))
+}

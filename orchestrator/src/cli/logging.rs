@@ -1,0 +1,28 @@
+//! Logs: diagnostics for the operator, on standard error, apart from what a command reports.
+
+use tracing_subscriber::EnvFilter;
+
+use super::report::Report;
+use crate::config::{Config, LogFormat};
+
+/// Starts logging. The level is that of the configuration, moved by `-v` and `-q`; `RUST_LOG`
+/// wins over all of it.
+pub fn start(config: &Config, verbose: u8, quiet: bool, report: &Report) {
+    let level = match (quiet, verbose) {
+        (true, _) => "error",
+        (false, 0) => config.logging.level.as_str(),
+        (false, 1) => "info,orchestrator=debug",
+        (false, _) => "debug,orchestrator=trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(report.stderr_color());
+    let started = match config.logging.format {
+        LogFormat::Pretty => builder.try_init(),
+        LogFormat::Json => builder.json().with_ansi(false).try_init(),
+    };
+    // A subscriber that is there already (a test's) keeps the logs.
+    drop(started);
+}

@@ -1,0 +1,184 @@
+//! A connection to one host of the fleet, with every host-key decision recorded.
+
+use serde_json::json;
+
+use crate::error_chain::causes;
+use crate::host_spec::{Endpoint, HostSpec};
+use crate::reason::Reason;
+use crate::runner::{self, Artifact};
+use crate::ssh::{self, Connection, HostKeyDecision, HostKeySource, SshContext};
+use crate::store::{self, NewEvent, Store, TrustedKey, now_ms};
+use crate::transport::{self, Transport};
+
+/// What operations over hosts share.
+pub struct Fleet {
+    /// The database.
+    pub store: Store,
+    /// How hosts are reached and which keys are trusted.
+    pub ssh: SshContext,
+    /// The runner that hosts shall have.
+    pub artifact: Artifact,
+    /// Who does this: `user@machine`, for the audit chain.
+    pub actor: String,
+}
+
+/// Why a host could not be reached or did not do its part.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// No connection.
+    #[error("cannot connect")]
+    Connect(#[source] transport::Error),
+    /// The runner's part failed.
+    #[error(transparent)]
+    Runner(#[from] runner::Error),
+    /// The decision about a host key could not be recorded, so the connection is not used.
+    #[error("cannot record what the host is")]
+    Store(#[source] store::Error),
+}
+
+impl LinkError {
+    /// The stable code.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Connect(error) => error.reason(),
+            Self::Runner(error) => error.reason(),
+            Self::Store(_) => Reason::Store,
+        }
+    }
+
+    /// What to do about it, where that is known.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Connect(error) => error.hint(),
+            Self::Runner(error) => error.hint(),
+            Self::Store(_) => None,
+        }
+    }
+
+    /// The messages behind this one.
+    #[must_use]
+    pub fn causes(&self) -> Vec<String> {
+        causes(self)
+    }
+}
+
+/// An open connection to a host.
+pub struct Link {
+    connection: Connection,
+}
+
+impl Link {
+    /// What runs commands there.
+    #[must_use]
+    pub fn transport(&self) -> &dyn Transport {
+        &self.connection
+    }
+
+    /// The host's own key and who vouched for it, in words.
+    #[must_use]
+    pub fn host_key_words(&self) -> String {
+        self.connection.decisions().last().map(words).unwrap_or_default()
+    }
+
+    /// Ends the connection.
+    pub async fn close(&self) {
+        self.connection.close().await;
+    }
+}
+
+impl Fleet {
+    /// Connects to a host. Keys that were accepted as new are in the store before anything is
+    /// done over the connection; with `dry_run` nothing is recorded.
+    ///
+    /// # Errors
+    /// The host cannot be reached or is not trusted, or the decision cannot be recorded.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the connection. A key is recorded in one transaction.
+    pub async fn connect(&self, spec: &HostSpec, dry_run: bool) -> Result<Link, LinkError> {
+        let connected = ssh::connect(&spec.endpoint, &spec.proxy_jump, &self.ssh).await;
+        let connection = match connected {
+            Ok(connection) => connection,
+            Err(error) => {
+                if !dry_run && error.host_key().is_some() {
+                    self.record_refusal(spec, &error).await.map_err(LinkError::Store)?;
+                }
+                return Err(LinkError::Connect(error));
+            }
+        };
+        if !dry_run {
+            for decision in connection.decisions() {
+                if decision.source == HostKeySource::AcceptedNew
+                    && let Err(error) = self.record_accepted(spec, decision).await
+                {
+                    connection.close().await;
+                    return Err(LinkError::Store(error));
+                }
+            }
+        }
+        Ok(Link { connection })
+    }
+
+    async fn record_accepted(
+        &self,
+        spec: &HostSpec,
+        decision: &HostKeyDecision,
+    ) -> Result<(), store::Error> {
+        let key = TrustedKey {
+            address: decision.address.clone(),
+            port: decision.port,
+            algorithm: decision.algorithm.clone(),
+            fingerprint: decision.fingerprint.clone(),
+            public_key: decision.key_line.clone(),
+            trusted_ms: now_ms(),
+            trusted_by: self.actor.clone(),
+        };
+        let event = NewEvent {
+            kind: "hostkey.accepted",
+            host: Some(spec.name.clone()),
+            detail: key_detail(&key),
+        };
+        self.store.trust_new_key(&key, event).await
+    }
+
+    async fn record_refusal(
+        &self,
+        spec: &HostSpec,
+        error: &transport::Error,
+    ) -> Result<(), store::Error> {
+        let event = NewEvent {
+            kind: "hostkey.refused",
+            host: Some(spec.name.clone()),
+            detail: json!({ "server": error.server(), "problem": error.to_string() }),
+        };
+        self.store.append_events(&self.actor, &[event]).await
+    }
+}
+
+/// What the audit chain says of a key.
+pub(super) fn key_detail(key: &TrustedKey) -> serde_json::Value {
+    json!({
+        "address": key.address,
+        "port": key.port,
+        "algorithm": key.algorithm,
+        "fingerprint": key.fingerprint,
+    })
+}
+
+/// The name under which an endpoint's key is stored.
+pub(super) fn place(endpoint: &Endpoint) -> (&str, u16) {
+    (&endpoint.address, endpoint.port)
+}
+
+fn words(decision: &HostKeyDecision) -> String {
+    let source = match decision.source {
+        HostKeySource::Pinned => "pinned in the fleet file",
+        HostKeySource::Stored => "trusted before",
+        HostKeySource::KnownHosts => "in known_hosts",
+        HostKeySource::AcceptedNew => "accepted on first use",
+        HostKeySource::Certificate => "signed by a trusted authority",
+    };
+    format!("{} ({source})", decision.fingerprint)
+}
