@@ -3,4 +3,6 @@
 pub mod host_spec;
 pub mod ids;
 pub mod reason;
+pub mod retry;
+pub mod ssh;
 pub mod transport;
