@@ -10,5 +10,7 @@ pub mod printable;
 pub mod reason;
 pub mod runner;
 pub mod store;
+pub mod retry;
+pub mod ssh;
 pub mod transport;
 pub mod toml_text;

@@ -35,8 +35,9 @@ pub use self::error::{
 };
 pub use self::process::{Process, ProcessHandle, ReadStream, WriteStream};
 
-pub(crate) use self::capture::Capture;
+pub(crate) use self::capture::{Capture, DISCARD_LIMIT_BYTES};
 pub(crate) use self::error::Place;
+pub(crate) use self::feed::Feed;
 pub(crate) use self::pipe::{PipeReader, PipeWriter, bounded_pipe};
 
 /// Deadline of an exec that names none: a probe on a loaded host answers within seconds, and

@@ -244,6 +244,9 @@ pub enum Failure {
     /// The connection ended below an operation.
     #[error("the connection was lost")]
     Lost(#[source] Option<Source>),
+    /// The host failed repeatedly and is left alone for a while.
+    #[error("it failed repeatedly and is left alone for another {} s", .0.as_secs())]
+    CircuitOpen(Duration),
     /// The operation was asked of something already closed.
     #[error("already closed")]
     Closed,
@@ -261,6 +264,9 @@ pub enum Failure {
     /// Too much came before the command started.
     #[error("the login wrote over {0} bytes before it ran our command")]
     Noise(usize),
+    /// The login did not get to the command.
+    #[error("the login did not run our command within {} s", .0.as_secs())]
+    LoginTimeout(Duration),
     /// The command did not end.
     #[error("the command did not end within {} s", .0.as_secs())]
     ExecTimeout(Duration),
@@ -308,9 +314,11 @@ impl Failure {
             | Self::SessionsExhausted { .. }
             | Self::Lost(_)
             | Self::Closed => Reason::Channel,
+            Self::CircuitOpen(_) => Reason::CircuitOpen,
             Self::ExecRefused
             | Self::NotOurCommand { .. }
             | Self::Noise(_)
+            | Self::LoginTimeout(_)
             | Self::ExecTimeout(_)
             | Self::Flood(_)
             | Self::Overflow(_)
@@ -319,7 +327,7 @@ impl Failure {
         }
     }
 
-    fn is_transient(&self) -> bool {
+    pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Resolve(_)
             | Self::ResolveTimeout(_)

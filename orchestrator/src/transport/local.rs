@@ -103,7 +103,10 @@ impl Local {
             stdin: Box::new(stdin),
             stdout: Box::new(stdout),
             stderr: Box::new(stderr),
-            handle: ProcessHandle::new(outcome, cancel),
+            handle: ProcessHandle::new(
+                outcome.map(|ended| ended.unwrap_or_else(|_| Err(Error::process_gone()))).boxed(),
+                cancel,
+            ),
         })
     }
 }

@@ -1,7 +1,7 @@
 //! A running command with its streams.
 
+use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Error, ExitStatus};
@@ -42,8 +42,8 @@ impl Process {
 
 /// Waits for a process or ends it.
 pub struct ProcessHandle {
-    /// Taken once it has answered: a oneshot must not be asked twice.
-    outcome: Option<oneshot::Receiver<Result<ExitStatus, Error>>>,
+    /// Taken once it has answered: a future must not be asked again.
+    outcome: Option<BoxFuture<'static, Result<ExitStatus, Error>>>,
     known: Option<ExitStatus>,
     cancel: DropGuard,
 }
@@ -52,7 +52,7 @@ impl ProcessHandle {
     /// A handle on a pump that answers `outcome` once, at its very end, and that ends soon after
     /// `cancel`.
     pub(crate) fn new(
-        outcome: oneshot::Receiver<Result<ExitStatus, Error>>,
+        outcome: BoxFuture<'static, Result<ExitStatus, Error>>,
         cancel: CancellationToken,
     ) -> Self {
         Self { outcome: Some(outcome), known: None, cancel: cancel.drop_guard() }
@@ -75,7 +75,7 @@ impl ProcessHandle {
         };
         let answer = outcome.await;
         self.outcome = None;
-        let status = answer.unwrap_or_else(|_| Err(Error::process_gone()))?;
+        let status = answer?;
         self.known = Some(status.clone());
         Ok(status)
     }

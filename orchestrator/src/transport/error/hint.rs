@@ -21,8 +21,8 @@ pub(super) fn hint(error: &Error) -> Option<String> {
         }
         Failure::BannerClosed(_) => {
             "sshd drops connections when too many are unauthenticated at once (MaxStartups) or \
-             when it penalises this address (PerSourcePenalties); lower `ssh.gate` or raise \
-             MaxStartups"
+             when it penalises this address (PerSourcePenalties); raise \
+             MaxStartups, or work on fewer hosts at a time (`--parallel`)"
                 .to_owned()
         }
         Failure::NotSsh(_) => "check the port in the fleet file".to_owned(),
@@ -84,11 +84,17 @@ pub(super) fn hint(error: &Error) -> Option<String> {
              authorized_keys for this key, and give the user a login shell"
                 .to_owned()
         }
+        Failure::LoginTimeout(_) => {
+            "the login shell's rc files are slow, or `ForceCommand` or `command=` runs something \
+             else that waits"
+                .to_owned()
+        }
         Failure::Noise(_) => "make the login shell's rc files quiet".to_owned(),
         Failure::Stalled { .. } => {
             "the link is dead or the host's disk hangs; the operation can be repeated".to_owned()
         }
         Failure::Closed
+        | Failure::CircuitOpen(_)
         | Failure::ExecTimeout(_)
         | Failure::Flood(_)
         | Failure::Overflow(_)
