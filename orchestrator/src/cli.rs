@@ -11,8 +11,10 @@ mod failure;
 mod hosts;
 mod init;
 mod live;
+mod logging;
 mod passphrase;
 mod report;
+mod settings;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

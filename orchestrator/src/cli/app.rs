@@ -7,17 +7,20 @@ use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use super::GlobalArgs;
-use super::failure::{Exit, Failure};
-use super::passphrase::Passphrases;
+use super::failure::Failure;
 use super::report::Report;
+use super::settings::{self, Settings};
 use crate::config::Config;
 use crate::fleet::Fleet;
-use crate::fleet_file::{Environment, FleetFile, Selector, SshConfig, resolve};
+use crate::fleet_file::FleetFile;
+use crate::fleet_file::resolve::{Environment, SshConfig, resolve};
+use crate::fleet_file::selector::Selector;
 use crate::host_spec::HostSpec;
 use crate::ids::HostName;
 use crate::reason::Reason;
 use crate::runner::Artifact;
-use crate::ssh::{KnownHosts, SshContext, StoredPins, TrustPolicy};
+use crate::ssh::known_hosts::KnownHosts;
+use crate::ssh::{Identities, SshContext, StoredPins, TrustPolicy};
 use crate::store::{HostRecord, Store};
 
 /// The running program, for its verbs.
@@ -26,6 +29,10 @@ pub struct App<'r> {
     pub report: &'r Report,
     /// The configuration.
     pub config: Config,
+    /// The file it was read from; `None` for the built-in defaults.
+    pub config_file: Option<PathBuf>,
+    /// The database that it means.
+    pub database: PathBuf,
     /// Who runs this: `user@machine`.
     pub actor: String,
     /// Fires at the first Ctrl-C or SIGTERM.
@@ -40,14 +47,26 @@ impl<'r> App<'r> {
     /// Reads the configuration, starts logging, listens for signals.
     pub fn start(global: &GlobalArgs, report: &'r Report) -> Result<Self, Failure> {
         let environment = environment()?;
-        let config = super::settings::load(global.config.as_deref(), &environment.home)?;
+        let Settings { config, file, database } =
+            settings::load(global.config.as_deref(), &environment.home)?;
         super::logging::start(&config, global.verbose, global.quiet, report);
         let (cancel, abandon) = (CancellationToken::new(), CancellationToken::new());
         listen_for_signals(cancel.clone(), abandon.clone())?;
         let user = environment.local_user.clone().unwrap_or_else(|| "unknown".to_owned());
         let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let actor = crate::printable::printable(&format!("{user}@{machine}"));
-        Ok(Self { report, config, actor, cancel, environment, abandon, store: OnceCell::new() })
+        let store = OnceCell::new();
+        Ok(Self {
+            report,
+            config,
+            config_file: file,
+            database,
+            actor,
+            cancel,
+            environment,
+            abandon,
+            store,
+        })
     }
 
     /// Resolves when the user insists: a second Ctrl-C leaves at once.
@@ -67,8 +86,7 @@ impl<'r> App<'r> {
     /// The database, opened at its first use.
     pub async fn store(&self) -> Result<&Store, Failure> {
         let open = async || {
-            let path = super::settings::database(&self.config, &self.environment.home);
-            Store::open(&path).await.map_err(Failure::from)
+            Store::open(&self.database).await.map_err(Failure::from)
         };
         self.store.get_or_try_init(open).await
     }
@@ -85,7 +103,7 @@ impl<'r> App<'r> {
         path: &Path,
         limit: Option<&str>,
     ) -> Result<Vec<HostSpec>, Failure> {
-        let file = FleetFile::load(path).map_err(|error| super::settings::unreadable(path, error))?;
+        let file = FleetFile::load(path).map_err(|error| Failure::user(format!("cannot use the fleet file {}", path.display())).because(error).hint("`orchestrator init` writes an explained example"))?;
         for warning in &file.warnings {
             self.report.warning(&warning.to_string());
         }
@@ -163,7 +181,7 @@ impl<'r> App<'r> {
     }
 
     /// What operations over hosts need.
-    pub async fn fleet(&self, artifact: Artifact, accept_new: bool) -> Result<Fleet, Failure> {
+    pub async fn fleet(&self, accept_new: bool) -> Result<Fleet, Failure> {
         let store = self.store().await?.clone();
         let mut stored = StoredPins::default();
         for key in store.trusted_keys().await? {
@@ -172,12 +190,10 @@ impl<'r> App<'r> {
             })?;
         }
         let trust = TrustPolicy { stored, known_hosts: Arc::new(self.user_known_hosts()?), accept_new };
-        let ssh = SshContext::new(
-            trust,
-            super::settings::limits(&self.config),
-            Arc::new(Passphrases::new(self.report)?),
-        );
-        Ok(Fleet { store, ssh, artifact: Some(artifact), actor: self.actor.clone() })
+        let mut ssh = SshContext::new(settings::limits(&self.config), trust);
+        ssh.identities = Identities::new(super::passphrase::provider(self.report));
+        ssh.agent_socket = std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from);
+        Ok(Fleet { store, ssh, actor: self.actor.clone() })
     }
 
     fn user_known_hosts(&self) -> Result<KnownHosts, Failure> {

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use russh::keys::ssh_key::LineEnding;
 
 use super::app::App;
+use super::deploy::deploy;
 use super::failure::{Exit, Failure};
 use super::report::Tone;
 use crate::embedded_host::{EmbeddedFleet, EmbeddedOptions, new_key};
-use crate::fleet::{DeployOptions, Fleet};
+use crate::fleet::DeployOptions;
+use crate::runner::Artifact;
 use crate::store::Store;
 
 /// Everything on this machine: embedded SSH hosts on loopback, deploy, facts, audit
@@ -56,7 +58,7 @@ async fn show(
     hosts: &EmbeddedFleet,
     folder: &Path,
     key: &russh::keys::PrivateKey,
-    artifact: crate::runner::Artifact,
+    artifact: Artifact,
 ) -> Result<Exit, Failure> {
     let fleet_file = folder.join("fleet.toml");
     let identity = folder.join("id_ed25519");
@@ -70,14 +72,19 @@ async fn show(
     heading(app, "The fleet file: embedded demo hosts, inside this process, on loopback");
     app.report.note(text.trim_end());
     let specs = app.fleet_file(&fleet_file, None).await?;
-    let fleet = Arc::new(app.fleet(artifact, false).await?);
+    let fleet = Arc::new(app.fleet(false).await?);
+    let options = DeployOptions {
+        artifact: Arc::new(artifact),
+        parallel: app.config.executor_management.parallel,
+        dry_run: false,
+    };
     heading(app, "orchestrator deploy: connect, check the host key, upload the runner, read facts");
-    let exit = deploy(app, &fleet, &specs).await?;
+    let exit = deploy(app, fleet.clone(), specs.clone(), options.clone()).await?;
     if exit != Exit::Ok {
         return Ok(exit);
     }
     heading(app, "orchestrator deploy, again: nothing left to do");
-    let exit = deploy(app, &fleet, &specs).await?;
+    let exit = deploy(app, fleet.clone(), specs.clone(), options.clone()).await?;
     if exit != Exit::Ok {
         return Ok(exit);
     }
@@ -89,15 +96,6 @@ async fn show(
     let exit = super::audit::verify(app, None).await?;
     store.close().await;
     Ok(exit)
-}
-
-async fn deploy(
-    app: &App<'_>,
-    fleet: &Arc<Fleet>,
-    specs: &[crate::host_spec::HostSpec],
-) -> Result<Exit, Failure> {
-    let options = DeployOptions { parallel: app.config.ssh.parallel_hosts, dry_run: false };
-    super::deploy::deploy(app, fleet.clone(), specs.to_vec(), options).await
 }
 
 fn heading(app: &App<'_>, text: &str) {

@@ -18,7 +18,7 @@ use crate::host_spec::{HostMode, HostSpec};
 use crate::host_state::HostEvent;
 use crate::printable::printable;
 use crate::reason::Reason;
-use crate::runner::{self, Session, Started, install};
+use crate::runner::{self, Artifact, Session, Started, install};
 use crate::store::{HostContact, NewEvent};
 
 /// For one host, all its steps and retries included. A host that is alive and slow (an upload
@@ -26,8 +26,10 @@ use crate::store::{HostContact, NewEvent};
 const HOST_DEADLINE: Duration = Duration::from_secs(900);
 
 /// What the user may choose.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct DeployOptions {
+    /// The runner that hosts shall have.
+    pub artifact: Arc<Artifact>,
     /// How many hosts at a time.
     pub parallel: usize,
     /// Say what would change, and change nothing.
@@ -51,12 +53,12 @@ pub async fn deploy(
     let slots = Arc::new(Semaphore::new(options.parallel.max(1)));
     let mut tasks = JoinSet::new();
     for spec in specs {
-        let (fleet, slots) = (fleet.clone(), slots.clone());
+        let (fleet, slots, options) = (fleet.clone(), slots.clone(), options.clone());
         let (events, cancel) = (events.clone(), cancel.clone());
         tasks.spawn(async move {
             // Cancel safety: each branch that loses is dropped whole, see the module's essay.
             let outcome = tokio::select! {
-                outcome = in_turn(&fleet, &spec, options, &slots, &events) => outcome,
+                outcome = in_turn(&fleet, &spec, &options, &slots, &events) => outcome,
                 () = cancel.cancelled() => HostOutcome::stopped(
                     spec.name.clone(),
                     Reason::Cancelled,
@@ -80,7 +82,7 @@ pub async fn deploy(
 async fn in_turn(
     fleet: &Fleet,
     spec: &HostSpec,
-    options: DeployOptions,
+    options: &DeployOptions,
     slots: &Semaphore,
     events: &Events,
 ) -> HostOutcome {
@@ -109,7 +111,7 @@ struct Visit {
 async fn one_host(
     fleet: &Fleet,
     spec: &HostSpec,
-    options: DeployOptions,
+    options: &DeployOptions,
     events: &Events,
     started: Instant,
 ) -> HostOutcome {
@@ -121,22 +123,21 @@ async fn one_host(
         Ok(link) => link,
         Err(error) => return end(fleet, spec, options, started, None, Err(error), &step).await,
     };
-    let visit = visit(fleet, spec, options, &link, events, &step).await;
+    let visit = visit(spec, options, &link, events, &step).await;
     link.close().await;
     end(fleet, spec, options, started, Some(&link), visit.map_err(LinkError::Runner), &step).await
 }
 
 /// The host's side of the work: the warm path is one command.
 async fn visit(
-    fleet: &Fleet,
     spec: &HostSpec,
-    options: DeployOptions,
+    options: &DeployOptions,
     link: &Link,
     events: &Events,
     step: &(dyn Fn(Step) + Sync),
 ) -> Result<Visit, runner::Error> {
     let transport = link.transport();
-    let artifact = &fleet.artifact;
+    let artifact = &options.artifact;
     let work_dir = spec.work_dir.as_deref();
     step(Step::Checking);
     let mut change = Change::None;
@@ -153,7 +154,7 @@ async fn visit(
             return Ok(Visit { change: Change::WouldUpload, facts: None, runner_version: None });
         }
         Started::NotThere(host) => {
-            upload(fleet, spec, link, events, step, &host).await?;
+            upload(spec, options, link, events, step, &host).await?;
             change = Change::Uploaded;
             step(Step::Starting);
             match Session::start(transport, work_dir, &artifact.sha256).await? {
@@ -175,14 +176,14 @@ async fn visit(
 }
 
 async fn upload(
-    fleet: &Fleet,
     spec: &HostSpec,
+    options: &DeployOptions,
     link: &Link,
     events: &Events,
     step: &(dyn Fn(Step) + Sync),
     host: &runner::answer::Answer,
 ) -> Result<(), runner::Error> {
-    let total = fleet.artifact.gzip.len() as u64;
+    let total = options.artifact.gzip.len() as u64;
     step(Step::Uploading { sent: 0, total });
     let (events, name) = (events.clone(), spec.name.clone());
     let progress = Box::new(move |sent| {
@@ -190,14 +191,14 @@ async fn upload(
         let _nobody_listens = events.send(FleetEvent::Step { host: name.clone(), step });
     });
     let work_dir = spec.work_dir.as_deref();
-    install::upload(link.transport(), work_dir, &fleet.artifact, host, Some(progress)).await
+    install::upload(link.transport(), work_dir, &options.artifact, host, Some(progress)).await
 }
 
 /// Judges what was found, records it, and makes the outcome.
 async fn end(
     fleet: &Fleet,
     spec: &HostSpec,
-    options: DeployOptions,
+    options: &DeployOptions,
     started: Instant,
     link: Option<&Link>,
     visit: Result<Visit, LinkError>,
@@ -214,7 +215,7 @@ async fn end(
     let event = match visit {
         Ok(visit) => {
             outcome.change = visit.change;
-            outcome.runner = Some(fleet.artifact.sha256.clone());
+            outcome.runner = Some(options.artifact.sha256.clone());
             outcome.gpus = visit.facts.as_ref().map(gpu_summary);
             outcome.driver = visit.facts.as_ref().and_then(driver_version);
             let trouble =
@@ -250,7 +251,7 @@ async fn end(
         let contact = HostContact {
             spec: spec.clone(),
             event,
-            runner: runner_version.map(|version| (fleet.artifact.sha256.clone(), version)),
+            runner: runner_version.map(|version| (options.artifact.sha256.clone(), version)),
             facts,
             trouble: outcome.reason.map(|reason| (reason, outcome.message.clone())),
             events: vec![audit_event(spec, &outcome)],

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::error_chain::causes;
 use crate::host_spec::{Endpoint, HostSpec};
 use crate::reason::Reason;
-use crate::runner::{self, Artifact};
+use crate::runner;
 use crate::ssh::{self, Connection, HostKeyDecision, HostKeySource, SshContext};
 use crate::store::{self, NewEvent, Store, TrustedKey, now_ms};
 use crate::transport::{self, Transport};
@@ -16,8 +16,6 @@ pub struct Fleet {
     pub store: Store,
     /// How hosts are reached and which keys are trusted.
     pub ssh: SshContext,
-    /// The runner that hosts shall have.
-    pub artifact: Artifact,
     /// Who does this: `user@machine`, for the audit chain.
     pub actor: String,
 }

@@ -73,7 +73,7 @@ impl TrustError {
 /// # Errors
 /// The host cannot be reached, or its key exchange fails.
 pub async fn inspect(fleet: &Fleet, spec: &HostSpec) -> Result<TrustChange, TrustError> {
-    let presented = ssh::present_key(&spec.endpoint, &spec.proxy_jump, &fleet.ssh)
+    let presented = ssh::look_at_host_key(&spec.endpoint, &spec.proxy_jump, &fleet.ssh)
         .await
         .map_err(TrustError::Connect)?;
     let (address, port) = place(&spec.endpoint);

@@ -1,7 +1,5 @@
 //! `orchestrator hosts purge`.
 
-use std::sync::Arc;
-
 use serde_json::json;
 
 use crate::cli::app::App;
@@ -29,7 +27,7 @@ pub async fn run(app: &App<'_>, args: Args) -> Result<Exit, Failure> {
         app.report.note("nothing was changed");
         return Ok(Exit::User);
     }
-    let fleet = Arc::new(app.fleet_without_runner().await?);
+    let fleet = app.fleet(false).await?;
     let done = app.until_cancelled(fleet::purge(&fleet, &host.spec, args.forget)).await?;
     match done {
         Ok(Some(purged)) => {

@@ -1,0 +1,65 @@
+//! From the configuration file and the environment to what the core takes.
+
+use std::path::{Path, PathBuf};
+
+use super::failure::Failure;
+use crate::config::{self, Config, SearchPlaces, StatePlaces};
+use crate::ssh::Limits;
+
+/// The configuration and what it was read from.
+#[derive(Debug)]
+pub struct Settings {
+    /// What it says.
+    pub config: Config,
+    /// The file; `None` for the built-in defaults.
+    pub file: Option<PathBuf>,
+    /// The database that it means.
+    pub database: PathBuf,
+}
+
+/// Finds and reads the configuration.
+pub fn load(asked_for: Option<&Path>, home: &Path) -> Result<Settings, Failure> {
+    let places = SearchPlaces {
+        environment: variable("ORCHESTRATOR_CONFIG"),
+        working_directory: PathBuf::new(),
+        config_home: absolute("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config")),
+    };
+    let file = config::locate(asked_for, &places);
+    let config = match &file {
+        Some(path) => Config::load(path).map_err(|error| {
+            Failure::user("cannot use the configuration").because(error).hint(
+                "`orchestrator init` writes an explained example; config/orchestrator.toml in the source is the manual",
+            )
+        })?,
+        None => Config::default(),
+    };
+    let state_home = absolute("XDG_STATE_HOME");
+    let places = StatePlaces { home, state_home: state_home.as_deref(), config: file.as_deref() };
+    let database = config.database.url.sqlite_path(&places);
+    Ok(Settings { config, file, database })
+}
+
+/// The SSH client's numbers.
+pub fn limits(config: &Config) -> Limits {
+    let ssh = &config.ssh;
+    Limits {
+        resolve: ssh.resolve_timeout,
+        tcp: ssh.connect_timeout,
+        handshake: ssh.handshake_timeout,
+        auth: ssh.auth_timeout,
+        keepalive_interval: ssh.keepalive_interval,
+        connect_attempts: ssh.connect_attempts,
+        gate: ssh.max_unauthenticated_per_route,
+        ..Limits::default()
+    }
+}
+
+/// A path in the environment, if the variable is set and not empty.
+fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// A directory in the environment; the XDG specification ignores relative ones.
+fn absolute(name: &str) -> Option<PathBuf> {
+    variable(name).filter(|path| path.is_absolute())
+}
