@@ -12,9 +12,7 @@ use super::report::Report;
 use super::settings::{self, Settings};
 use crate::config::Config;
 use crate::fleet::Fleet;
-use crate::fleet_file::FleetFile;
-use crate::fleet_file::resolve::{Environment, SshConfig, resolve};
-use crate::fleet_file::selector::Selector;
+use crate::fleet_file::{Environment, FleetFile, Selector, SshConfig, resolve};
 use crate::host_spec::HostSpec;
 use crate::ids::HostName;
 use crate::reason::Reason;
@@ -85,9 +83,7 @@ impl<'r> App<'r> {
 
     /// The database, opened at its first use.
     pub async fn store(&self) -> Result<&Store, Failure> {
-        let open = async || {
-            Store::open(&self.database).await.map_err(Failure::from)
-        };
+        let open = async || Store::open(&self.database).await.map_err(Failure::from);
         self.store.get_or_try_init(open).await
     }
 
@@ -103,13 +99,19 @@ impl<'r> App<'r> {
         path: &Path,
         limit: Option<&str>,
     ) -> Result<Vec<HostSpec>, Failure> {
-        let file = FleetFile::load(path).map_err(|error| Failure::user(format!("cannot use the fleet file {}", path.display())).because(error).hint("`orchestrator init` writes an explained example"))?;
+        let file = FleetFile::load(path).map_err(|error| {
+            Failure::user(format!("cannot use the fleet file {}", path.display()))
+                .because(error)
+                .hint("`orchestrator init` writes an explained example")
+        })?;
         for warning in &file.warnings {
-            self.report.warning(&warning.to_string());
+            self.report.warning(&warning.render(path));
         }
-        let resolved = self.until_cancelled(resolve(&file, &self.environment)).await?.map_err(
-            |error| Failure::user(format!("cannot resolve the hosts of {}", path.display())).because(error),
-        )?;
+        let resolved =
+            self.until_cancelled(resolve(&file, &self.environment)).await?.map_err(|error| {
+                Failure::user(format!("cannot resolve the hosts of {}", path.display()))
+                    .because(error)
+            })?;
         for warning in &resolved.warnings {
             self.report.warning(warning);
         }
@@ -189,7 +191,8 @@ impl<'r> App<'r> {
                 Failure::user("the database holds a host key that cannot be read").because(error)
             })?;
         }
-        let trust = TrustPolicy { stored, known_hosts: Arc::new(self.user_known_hosts()?), accept_new };
+        let trust =
+            TrustPolicy { stored, known_hosts: Arc::new(self.user_known_hosts()?), accept_new };
         let mut ssh = SshContext::new(settings::limits(&self.config), trust);
         ssh.identities = Identities::new(super::passphrase::provider(self.report));
         ssh.agent_socket = std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from);
@@ -252,7 +255,10 @@ fn environment() -> Result<Environment, Failure> {
 }
 
 /// The first signal asks to stop, the second leaves.
-fn listen_for_signals(cancel: CancellationToken, abandon: CancellationToken) -> Result<(), Failure> {
+fn listen_for_signals(
+    cancel: CancellationToken,
+    abandon: CancellationToken,
+) -> Result<(), Failure> {
     use tokio::signal::unix::{SignalKind, signal};
     let failed = |error| Failure::user("cannot listen for signals").because(error);
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
@@ -273,8 +279,10 @@ fn listen_for_signals(cancel: CancellationToken, abandon: CancellationToken) -> 
 
 /// A time for people: `2026-01-31 12:00 UTC`.
 pub fn utc(at_ms: i64) -> String {
-    jiff::Timestamp::from_millisecond(at_ms)
-        .map_or_else(|_| "at an impossible time".to_owned(), |at| at.strftime("%F %R UTC").to_string())
+    jiff::Timestamp::from_millisecond(at_ms).map_or_else(
+        |_| "at an impossible time".to_owned(),
+        |at| at.strftime("%F %R UTC").to_string(),
+    )
 }
 
 /// How long ago, in one unit.

@@ -32,12 +32,16 @@ pub struct Args {
 pub async fn run(app: &App<'_>, args: Args) -> Result<Exit, Failure> {
     // First what can fail for want of a build.
     let artifact = app.artifact(args.runner.as_deref())?;
-    let folder = tempfile::Builder::new().prefix("orchestrator-demo-").tempdir().map_err(|error| {
-        Failure::user("cannot make a temporary directory").because(error).hint("set TMPDIR")
-    })?;
+    let folder =
+        tempfile::Builder::new().prefix("orchestrator-demo-").tempdir().map_err(|error| {
+            Failure::user("cannot make a temporary directory").because(error).hint("set TMPDIR")
+        })?;
     let key = new_key().map_err(|error| Failure::user("cannot make a key").because(error))?;
-    let options =
-        EmbeddedOptions::new(folder.path().join("hosts"), args.hosts.into(), key.public_key().clone());
+    let options = EmbeddedOptions::new(
+        folder.path().join("hosts"),
+        args.hosts.into(),
+        key.public_key().clone(),
+    );
     let hosts = EmbeddedFleet::start(options)
         .await
         .map_err(|error| Failure::user("cannot start the embedded hosts").because(error))?;

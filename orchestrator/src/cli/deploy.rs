@@ -45,8 +45,7 @@ pub async fn run(app: &App<'_>, args: Args) -> Result<Exit, Failure> {
     let artifact = app.artifact(args.runner.as_deref())?;
     let fleet = Arc::new(app.fleet(args.accept_new_host_keys).await?);
     let parallel = args.parallel.map_or(app.config.executor_management.parallel, usize::from);
-    let options =
-        DeployOptions { artifact: Arc::new(artifact), parallel, dry_run: args.dry_run };
+    let options = DeployOptions { artifact: Arc::new(artifact), parallel, dry_run: args.dry_run };
     deploy(app, fleet, specs, options).await
 }
 
@@ -91,7 +90,8 @@ fn table(app: &App<'_>, outcomes: &[HostOutcome]) {
 }
 
 fn sum_up(app: &App<'_>, outcomes: &[HostOutcome], started: Instant) -> Exit {
-    let count = |wanted: &dyn Fn(&HostOutcome) -> bool| outcomes.iter().filter(|o| wanted(o)).count();
+    let count =
+        |wanted: &dyn Fn(&HostOutcome) -> bool| outcomes.iter().filter(|o| wanted(o)).count();
     let failed = count(&|outcome| !outcome.ok);
     let uploaded = count(&|outcome| outcome.change == Change::Uploaded);
     let would = count(&|outcome| outcome.change == Change::WouldUpload);

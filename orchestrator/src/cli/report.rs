@@ -140,7 +140,7 @@ impl Report {
             return;
         }
         let mut table = Table::new();
-        table.load_preset(presets::NOTHING);
+        table.load_style(presets::NOTHING);
         // Only a terminal has a width; in a pipe a row stays one line.
         if let Some(width) = table.width() {
             table.set_width(width);
@@ -153,7 +153,9 @@ impl Report {
         } else {
             table.force_no_tty();
         }
-        table.set_header(headers.iter().map(|text| styled(text, Some(Tone::Bold))));
+        if headers.iter().any(|text| !text.is_empty()) {
+            table.set_header(headers.iter().map(|text| styled(text, Some(Tone::Bold))));
+        }
         for row in rows {
             table.add_row(row.iter().map(|(text, tone)| styled(&printable(text), *tone)));
         }

@@ -240,8 +240,7 @@ async fn end(
             outcome.ok = false;
             outcome.reason = Some(error.reason());
             outcome.message = printable(&error.to_string());
-            outcome.causes =
-                error.causes().iter().map(|cause| printable(cause)).collect();
+            outcome.causes = error.causes().iter().map(|cause| printable(cause)).collect();
             outcome.hint = error.hint();
             if link.is_some() { HostEvent::FoundFaulty } else { HostEvent::NotReached }
         }

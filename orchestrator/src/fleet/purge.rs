@@ -31,10 +31,6 @@ pub async fn purge(
         host: Some(spec.name.clone()),
         detail: json!({ "reached": purged.is_some(), "purged": purged }),
     };
-    fleet
-        .store
-        .record_purge(&fleet.actor, &spec.name, event)
-        .await
-        .map_err(LinkError::Store)?;
+    fleet.store.record_purge(&fleet.actor, &spec.name, event).await.map_err(LinkError::Store)?;
     Ok(purged)
 }

@@ -112,8 +112,7 @@ pub async fn replace(
     if let Some(detail) = detail.as_object_mut() {
         detail.insert("replaces".to_owned(), change.trusted_fingerprints.clone().into());
     }
-    let event =
-        NewEvent { kind: "hostkey.replaced", host: Some(spec.name.clone()), detail };
+    let event = NewEvent { kind: "hostkey.replaced", host: Some(spec.name.clone()), detail };
     fleet.store.replace_keys(&key, event).await
 }
 

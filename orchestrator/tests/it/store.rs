@@ -173,7 +173,11 @@ async fn the_first_of_two_new_keys_wins_and_a_replaced_key_keeps_its_row() {
         keys.into_iter().map(|key| key.fingerprint).collect::<Vec<_>>()
     };
     assert_eq!(live().await, ["SHA256:one"]);
-    assert_eq!(store.audit_verify(None).await.unwrap().events, 1, "what changed nothing is no event");
+    assert_eq!(
+        store.audit_verify(None).await.unwrap().events,
+        1,
+        "what changed nothing is no event"
+    );
     store.replace_keys(&key("SHA256:three"), event("hostkey.replaced")).await.unwrap();
     assert_eq!(live().await, ["SHA256:three"]);
     let mut connection = raw(&path).await;

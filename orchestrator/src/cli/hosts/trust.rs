@@ -33,8 +33,9 @@ pub async fn run(app: &App<'_>, args: Args) -> Result<Exit, Failure> {
     let fleet = app.fleet(false).await?;
     let change = app.until_cancelled(fleet::inspect(&fleet, &spec)).await?.map_err(|error| {
         let hint = error.hint();
-        let failure = Failure::remote(format!("cannot read the host key of {name}"), error.reason())
-            .because(error);
+        let failure =
+            Failure::remote(format!("cannot read the host key of {name}"), error.reason())
+                .because(error);
         match hint {
             Some(hint) => failure.hint(hint),
             None => failure,
