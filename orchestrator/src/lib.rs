@@ -1,7 +1,10 @@
 //! The orchestrator: runs a fleet of GPU hosts over plain SSH.
 
+pub mod config;
 pub mod fleet_file;
 pub mod host_spec;
 pub mod ids;
+pub mod init;
 pub mod reason;
+pub mod render;
 pub mod toml_text;
