@@ -9,13 +9,13 @@
 //! Reading `$HOME` or the working directory is the caller's business.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::host_spec::{AgentSocket, GpuClaim, HostMode};
 use crate::ids::HostName;
-use crate::toml_text::{Diagnostic, Diagnostics, MAX_FILE_BYTES};
+use crate::toml_text::{self, Diagnostic, Diagnostics, ReadError};
 
+mod check;
 mod parse;
 pub mod range;
 mod resolve;
@@ -24,6 +24,7 @@ mod server;
 mod ssh_config;
 mod ssh_query;
 
+pub use check::{CheckError, CheckReport, Finding, FindingCode, Severity, check};
 pub use resolve::{Environment, ResolveError, ResolveProblem, Resolved, SshConfig, resolve};
 pub use selector::{InvalidSelector, NothingSelected, Selector};
 
@@ -34,20 +35,8 @@ pub const MAX_HOSTS: u64 = 10_000;
 #[derive(Debug, thiserror::Error)]
 pub enum FleetFileError {
     /// The file could not be read.
-    #[error("cannot read the fleet file {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The file is larger than [`MAX_FILE_BYTES`].
-    #[error("the fleet file {} is larger than {} MiB", path.display(), MAX_FILE_BYTES >> 20)]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-    },
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// The file says something that is wrong; every independent error is listed.
     #[error("{0}")]
     Invalid(Diagnostics),
@@ -74,14 +63,7 @@ impl FleetFile {
     /// # Errors
     /// [`FleetFileError`]: unreadable, too large, or wrong in one or more places.
     pub fn load(path: &Path) -> Result<Self, FleetFileError> {
-        let read_error = |source| FleetFileError::Read { path: path.to_owned(), source };
-        let file = std::fs::File::open(path).map_err(read_error)?;
-        let mut text = String::new();
-        file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(read_error)?;
-        if text.len() as u64 > MAX_FILE_BYTES {
-            return Err(FleetFileError::TooLarge { path: path.to_owned() });
-        }
-        Self::parse(path, &text)
+        Self::parse(path, &toml_text::read(path)?)
     }
 
     /// Reads the text of a fleet file; `path` is what messages call it.

@@ -5,8 +5,9 @@
 //! the document is walked by hand over the spanned tree of the `toml` crate, and problems are
 //! collected. Nothing here knows what the keys mean.
 
+use std::io::{self, Read as _};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -19,6 +20,39 @@ pub use diagnostic::{Diagnostic, Diagnostics, MAX_DIAGNOSTICS};
 /// about 2 MiB.
 pub const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
+/// Why a file has no text.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// It could not be read, or is not UTF-8.
+    #[error("cannot read {}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It is larger than [`MAX_FILE_BYTES`].
+    #[error("{} is larger than {} MiB", path.display(), MAX_FILE_BYTES >> 20)]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// Reads a file of a size that can be meant.
+pub(crate) fn read(path: &Path) -> Result<String, ReadError> {
+    let failed = |source| ReadError::Io { path: path.to_owned(), source };
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(ReadError::TooLarge { path: path.to_owned() });
+    }
+    let text = String::from_utf8(bytes);
+    text.map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidData, error)))
+}
+
 /// A place in the text, in bytes.
 pub(crate) type Span = Range<usize>;
 
@@ -28,6 +62,8 @@ pub(crate) struct Problem {
     pub(crate) span: Span,
     pub(crate) message: String,
     pub(crate) hint: Option<String>,
+    /// The line holds a secret, or may: it is not quoted.
+    pub(crate) secret: bool,
 }
 
 /// Turns byte offsets into line numbers without a pass over the text for each.
@@ -53,7 +89,7 @@ pub(crate) struct Problems {
 
 impl Problems {
     pub(crate) fn error(&mut self, span: Span, message: impl Into<String>) {
-        self.errors.push(Problem { span, message: message.into(), hint: None });
+        self.errors.push(Problem { span, message: message.into(), hint: None, secret: false });
     }
 
     pub(crate) fn error_with_hint(
@@ -62,11 +98,21 @@ impl Problems {
         message: impl Into<String>,
         hint: impl Into<String>,
     ) {
-        self.errors.push(Problem { span, message: message.into(), hint: Some(hint.into()) });
+        self.errors.push(Problem {
+            span,
+            message: message.into(),
+            hint: Some(hint.into()),
+            secret: false,
+        });
+    }
+
+    /// An error in a line that is not shown, because it may hold a secret.
+    pub(crate) fn error_in_secret(&mut self, span: Span, message: impl Into<String>) {
+        self.errors.push(Problem { span, message: message.into(), hint: None, secret: true });
     }
 
     pub(crate) fn warn(&mut self, span: Span, message: impl Into<String>) {
-        self.warnings.push(Problem { span, message: message.into(), hint: None });
+        self.warnings.push(Problem { span, message: message.into(), hint: None, secret: false });
     }
 
     /// The errors with line and column, if there are any.
@@ -92,6 +138,7 @@ pub(crate) fn parse<'t>(path: &Path, text: &'t str) -> Result<Spanned<DeTable<'t
             span: error.span().unwrap_or(0..0),
             message: error.message().trim().to_owned(),
             hint: None,
+            secret: false,
         })
         .collect();
     match Diagnostics::locate(path, text, &problems) {

@@ -28,6 +28,9 @@ struct Traits {
     work_dir: Option<String>,
 }
 
+/// Address, port, and the way there: behind different jumps one private address is different hosts.
+type Place = (String, u16, Vec<String>);
+
 /// Everything that reading one `[[hosts]]` entry needs to know of the others.
 struct Walk<'t> {
     source: &'t str,
@@ -38,7 +41,7 @@ struct Walk<'t> {
     declared: u64,
     hosts: Vec<DeclaredHost>,
     names: HashMap<HostName, usize>,
-    places: HashMap<(String, u16), (HostName, usize)>,
+    places: HashMap<Place, (HostName, usize)>,
 }
 
 pub(super) fn parse(path: &Path, source: &str) -> Result<FleetFile, Diagnostics> {
@@ -140,7 +143,9 @@ impl<'t> Walk<'t> {
             if !self.is_new(&name, &section, line) || self.problems.errors.len() > errors_before {
                 continue;
             }
-            self.note_place(&name, &address, server.port.unwrap_or(22), &section, line);
+            let hops = traits.proxy_jump.iter().flatten().map(|hop| hop.address.clone()).collect();
+            let place = (address.to_ascii_lowercase(), server.port.unwrap_or(22), hops);
+            self.note_place(&name, place, &section, line);
             self.hosts.push(DeclaredHost {
                 name,
                 server: DeclaredServer { address, settings: server.clone() },
@@ -229,23 +234,14 @@ impl<'t> Walk<'t> {
         }
     }
 
-    fn note_place(
-        &mut self,
-        name: &HostName,
-        address: &str,
-        port: u16,
-        section: &Section<'t>,
-        line: usize,
-    ) {
-        let place = (address.to_ascii_lowercase(), port);
+    fn note_place(&mut self, name: &HostName, place: Place, section: &Section<'t>, line: usize) {
         match self.places.get(&place) {
             None => {
                 self.places.insert(place, (name.clone(), line));
             }
             Some((other, first)) => {
-                let message = format!(
-                    "`{name}` has the same address and port as `{other}` of line {first}: {address}:{port}"
-                );
+                let message =
+                    format!("`{name}` has the same address and port as `{other}` of line {first}");
                 self.problems.warn(section.key_span("address"), message);
             }
         }

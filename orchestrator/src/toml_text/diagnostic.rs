@@ -52,14 +52,15 @@ impl Diagnostic {
         } else {
             column.saturating_sub(MAX_QUOTED_CHARS / 2)
         };
+        let shown = if problem.secret { "" } else { line_text };
         let mut quoted: String =
-            line_text.chars().skip(skipped).take(MAX_QUOTED_CHARS).map(printable).collect();
+            shown.chars().skip(skipped).take(MAX_QUOTED_CHARS).map(printable).collect();
         let mut caret = column - skipped;
         if skipped > 0 {
             quoted.insert_str(0, "...");
             caret += 3;
         }
-        if length > skipped + MAX_QUOTED_CHARS {
+        if length > skipped + MAX_QUOTED_CHARS && !problem.secret {
             quoted.push_str("...");
         }
         let room = quoted.chars().count().saturating_sub(caret).max(1);

@@ -119,7 +119,7 @@ fn errors_are_capped_and_the_rest_is_counted() {
 #[test]
 fn a_missing_file_is_named() {
     let error = FleetFile::load(Path::new("/nonexistent/fleet.toml")).unwrap_err();
-    assert_eq!(error.to_string(), "cannot read the fleet file /nonexistent/fleet.toml");
+    assert_eq!(error.to_string(), "cannot read /nonexistent/fleet.toml");
     assert!(std::error::Error::source(&error).is_some());
 }
 

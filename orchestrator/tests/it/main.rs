@@ -3,8 +3,11 @@
 
 mod chaos;
 mod embedded_host;
+mod config;
+mod fleet_file_check;
 mod fleet_file_errors;
 mod fleet_file_ranges;
 mod fleet_file_resolve;
 mod fleet_file_selector;
 mod store;
+mod init;

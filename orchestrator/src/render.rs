@@ -1,0 +1,58 @@
+//! The templates of the binary, rendered with minijinja.
+//!
+//! Templates lie in `templates/` and are compiled in. Values go into TOML only through the `toml`
+//! filter, so that no text of a user ends a string early.
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
+use minijinja::{Environment, UndefinedBehavior, Value};
+use serde::Serialize;
+
+/// A template of the binary could not be rendered: a defect of the template or of its caller.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot render the template {name}")]
+pub struct RenderError {
+    /// The template.
+    pub name: &'static str,
+    /// Why.
+    #[source]
+    pub source: minijinja::Error,
+}
+
+/// A template that is compiled in.
+#[derive(Debug, Clone, Copy)]
+pub struct Template {
+    name: &'static str,
+    source: &'static str,
+}
+
+/// The fleet file that `init` writes.
+pub const INIT_FLEET: Template = Template {
+    name: "init/fleet.toml.j2",
+    source: include_str!("../../templates/init/fleet.toml.j2"),
+};
+
+/// Renders a template.
+///
+/// # Errors
+/// [`RenderError`]; a name that the context does not have is one.
+pub fn render(template: Template, context: impl Serialize) -> Result<String, RenderError> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    let failed = |source| RenderError { name: template.name, source };
+    let syntax = SyntaxConfig::builder()
+        .trim_blocks(true)
+        .lstrip_blocks(true)
+        .keep_trailing_newline(true)
+        .build()
+        .map_err(failed)?;
+    environment.set_syntax(syntax);
+    environment.add_filter("toml", |text: String| Value::from_safe_string(toml_string(&text)));
+    let context = Value::from(Serde(context));
+    environment.render_named_str(template.name, template.source, context).map_err(failed)
+}
+
+/// A text as a TOML string with its quotes.
+pub(crate) fn toml_string(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
