@@ -1,0 +1,9 @@
+//! The real binary, driven over pipes.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+mod commands;
+mod endings;
+mod harness;
+mod hostile;
+mod nvml;
+mod session;
