@@ -3,3 +3,4 @@
 
 mod chaos;
 mod embedded_host;
+mod hostile;
