@@ -4,3 +4,6 @@ pub mod embedded_host;
 pub mod host_spec;
 pub mod ids;
 pub mod reason;
+pub mod retry;
+pub mod ssh;
+pub mod transport;
