@@ -11,3 +11,4 @@ mod fleet_file_resolve;
 mod fleet_file_selector;
 mod store;
 mod init;
+mod hostile;
