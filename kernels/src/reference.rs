@@ -11,6 +11,7 @@
 use blake3::hazmat::HasherExt;
 
 use crate::context::Context;
+use crate::parameters::Parameters;
 use crate::proof::{Backend, Chunk, Commitments, Digest, Proof, Opening, Path};
 use crate::queries::QueryCounts;
 
@@ -110,30 +111,42 @@ pub fn chain_start(key: [u32; 4], chain: u32) -> [u32; 4] {
     philox(10, [chain, 0, key[2], key[3]], [key[0], key[1]])
 }
 
-/// The record of one chain: 64 checkpoints of 16 bytes. `memory` is all blocks, one after another.
+/// The state after step `t` from `state`. `memory` is all blocks, one after another.
 #[must_use]
-pub fn probe_chain(context: &Context, key: [u32; 4], memory: &[u32], chain: u32) -> Vec<u8> {
-    let p = &context.parameters;
-    let mut state = chain_start(key, chain);
-    let mut record = Vec::with_capacity(CHUNK);
-    for t in 0..SEGMENTS as u32 * u32::from(p.steps) {
-        let (base, size) = window(p.blocks, p.windows, p.window_shift, t);
-        let pair = |i: usize| u64::from(state[i]) | u64::from(state[i + 1]) << 32;
-        let lines = [base + mulhi(pair(0), size), base + mulhi(pair(2), size)];
-        let mut next = [0; 4];
-        for (r, line) in (0_u32..).zip(lines) {
-            for q in 0..8_u32 {
-                let quad = &memory[32 * line as usize + 4 * q as usize..][..4];
-                let input = std::array::from_fn(|i| quad[i] ^ state[i]);
-                let key = [key[0].wrapping_add(8 * r + q), key[1].wrapping_add(t)];
-                let output = philox(4, input, key);
-                for i in 0..4 {
-                    next[i] ^= output[i];
-                }
+pub fn step(
+    parameters: &Parameters,
+    key: [u32; 4],
+    memory: &[u32],
+    state: [u32; 4],
+    t: u32,
+) -> [u32; 4] {
+    let (base, size) =
+        window(parameters.blocks, parameters.windows, parameters.window_shift, t);
+    let pair = |i: usize| u64::from(state[i]) | u64::from(state[i + 1]) << 32;
+    let lines = [base + mulhi(pair(0), size), base + mulhi(pair(2), size)];
+    let mut next = [0; 4];
+    for (r, line) in (0_u32..).zip(lines) {
+        for q in 0..8_u32 {
+            let quad = &memory[32 * line as usize + 4 * q as usize..][..4];
+            let input = std::array::from_fn(|i| quad[i] ^ state[i]);
+            let key = [key[0].wrapping_add(8 * r + q), key[1].wrapping_add(t)];
+            let output = philox(4, input, key);
+            for i in 0..4 {
+                next[i] ^= output[i];
             }
         }
-        state = next;
-        if (t + 1) % u32::from(p.steps) == 0 {
+    }
+    next
+}
+
+/// The record of one chain: 64 checkpoints of 16 bytes.
+#[must_use]
+pub fn probe_chain(parameters: &Parameters, key: [u32; 4], memory: &[u32], chain: u32) -> Vec<u8> {
+    let mut state = chain_start(key, chain);
+    let mut record = Vec::with_capacity(CHUNK);
+    for t in 0..SEGMENTS as u32 * u32::from(parameters.steps) {
+        state = step(parameters, key, memory, state, t);
+        if (t + 1) % u32::from(parameters.steps) == 0 {
             record.extend(state.iter().flat_map(|word| word.to_le_bytes()));
         }
     }
@@ -171,8 +184,10 @@ fn chaining_value(key: &[u8; 32], offset: usize, data: &[u8]) -> [u8; 32] {
     hasher.set_input_offset(offset as u64).update(data).finalize_non_root()
 }
 
-/// The opening of chunk `index`: each sibling is hashed again from the data under it.
-fn open(key: &[u8; 32], data: &[u8], index: usize) -> Opening {
+/// The opening of chunk `index`: each sibling is hashed again from the data under it. `data` is a
+/// power of two of chunks, at least two.
+#[must_use]
+pub fn open(key: &[u8; 32], data: &[u8], index: usize) -> Opening {
     let mut path = Vec::new();
     let mut span = CHUNK;
     let mut node = index;
@@ -224,11 +239,17 @@ impl Prover {
     /// Walks all chains over the memory as it is now and gives their records.
     #[must_use]
     pub fn walk(&self, nonce_probe: &[u8; 32]) -> Vec<u8> {
-        let ctx_hash = *blake3::hash(&self.context.encode()).as_bytes();
-        let key = words(derive("gpow/1 probe", &[&ctx_hash, nonce_probe]));
+        let key = self.chain_key(nonce_probe);
         (0..self.context.parameters.chains)
-            .flat_map(|chain| probe_chain(&self.context, key, &self.memory, chain))
+            .flat_map(|chain| probe_chain(&self.context.parameters, key, &self.memory, chain))
             .collect()
+    }
+
+    /// Key words of the chains, for a test that walks in another way.
+    #[must_use]
+    pub fn chain_key(&self, nonce_probe: &[u8; 32]) -> [u32; 4] {
+        let ctx_hash = *blake3::hash(&self.context.encode()).as_bytes();
+        words(derive("gpow/1 probe", &[&ctx_hash, nonce_probe]))
     }
 
     /// Commits to `records`, then multiplies slices of the memory as it is now and commits to each
