@@ -38,5 +38,6 @@ pub use proof::{Backend, Chunk, Commitments, Digest, Opening, Path, Proof};
 pub use queries::{GemmQuery, ProbeQuery, Queries, QueryCounts};
 pub use timing::{Baseline, Evidence, PhaseBaseline, TimingPolicy, Timings};
 pub use verify::{
-    Challenge, Check, CheckResult, Outcome, PieceResult, Policy, Status, Verdict, Verification, verify,
+    Challenge, Check, CheckResult, Outcome, PieceResult, Policy, Status, Verdict, Verification,
+    verify,
 };

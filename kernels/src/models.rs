@@ -117,7 +117,8 @@ impl ModelTable {
     pub fn embedded() -> &'static Self {
         static TABLE: OnceLock<ModelTable> = OnceLock::new();
         TABLE.get_or_init(|| {
-            Self::parse(EMBEDDED).expect("a test parses this very text, which is part of the binary")
+            Self::parse(EMBEDDED)
+                .expect("a test parses this very text, which is part of the binary")
         })
     }
 
@@ -135,7 +136,10 @@ impl ModelTable {
         let mut names: Vec<_> = table.model.iter().flat_map(|model| &model.driver_names).collect();
         names.sort_unstable();
         if let Some(name) = duplicate(&names) {
-            return Err(ModelTableError::Duplicate { what: "driver name", value: name.to_string() });
+            return Err(ModelTableError::Duplicate {
+                what: "driver name",
+                value: name.to_string(),
+            });
         }
         table.model.iter().try_for_each(check)?;
         Ok(table)

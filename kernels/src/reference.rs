@@ -12,7 +12,7 @@ use blake3::hazmat::HasherExt;
 
 use crate::context::Context;
 use crate::parameters::Parameters;
-use crate::proof::{Backend, Chunk, Commitments, Digest, Proof, Opening, Path};
+use crate::proof::{Backend, Chunk, Commitments, Digest, Opening, Path, Proof};
 use crate::queries::QueryCounts;
 
 /// Words of a block: 128 lines of 32 words.
@@ -111,24 +111,23 @@ pub fn chain_start(key: [u32; 4], chain: u32) -> [u32; 4] {
     philox(10, [chain, 0, key[2], key[3]], [key[0], key[1]])
 }
 
-/// The state after step `t` from `state`. `memory` is all blocks, one after another.
+/// The state after step `t` from `state`. `line` gives the 32 words of a line of the memory.
 #[must_use]
 pub fn step(
     parameters: &Parameters,
     key: [u32; 4],
-    memory: &[u32],
+    line: &impl Fn(u64) -> [u32; 32],
     state: [u32; 4],
     t: u32,
 ) -> [u32; 4] {
-    let (base, size) =
-        window(parameters.blocks, parameters.windows, parameters.window_shift, t);
+    let (base, size) = window(parameters.blocks, parameters.windows, parameters.window_shift, t);
     let pair = |i: usize| u64::from(state[i]) | u64::from(state[i + 1]) << 32;
     let lines = [base + mulhi(pair(0), size), base + mulhi(pair(2), size)];
     let mut next = [0; 4];
-    for (r, line) in (0_u32..).zip(lines) {
+    for (r, number) in (0_u32..).zip(lines) {
+        let words = line(number);
         for q in 0..8_u32 {
-            let quad = &memory[32 * line as usize + 4 * q as usize..][..4];
-            let input = std::array::from_fn(|i| quad[i] ^ state[i]);
+            let input = std::array::from_fn(|i| words[4 * q as usize + i] ^ state[i]);
             let key = [key[0].wrapping_add(8 * r + q), key[1].wrapping_add(t)];
             let output = philox(4, input, key);
             for i in 0..4 {
@@ -141,11 +140,16 @@ pub fn step(
 
 /// The record of one chain: 64 checkpoints of 16 bytes.
 #[must_use]
-pub fn probe_chain(parameters: &Parameters, key: [u32; 4], memory: &[u32], chain: u32) -> Vec<u8> {
+pub fn probe_chain(
+    parameters: &Parameters,
+    key: [u32; 4],
+    line: &impl Fn(u64) -> [u32; 32],
+    chain: u32,
+) -> Vec<u8> {
     let mut state = chain_start(key, chain);
     let mut record = Vec::with_capacity(CHUNK);
     for t in 0..SEGMENTS as u32 * u32::from(parameters.steps) {
-        state = step(parameters, key, memory, state, t);
+        state = step(parameters, key, line, state, t);
         if (t + 1) % u32::from(parameters.steps) == 0 {
             record.extend(state.iter().flat_map(|word| word.to_le_bytes()));
         }
@@ -156,11 +160,14 @@ pub fn probe_chain(parameters: &Parameters, key: [u32; 4], memory: &[u32], chain
 /// One entry of a product: the dot product of two blocks read as 16384 signed bytes.
 #[must_use]
 pub fn gemm_element(a: &[u32], b: &[u32]) -> i32 {
-    a.iter()
-        .zip(b)
-        .flat_map(|(x, y)| x.to_le_bytes().into_iter().zip(y.to_le_bytes()))
-        .map(|(x, y)| i32::from(x as i8) * i32::from(y as i8))
-        .sum()
+    let byte = |word: u32, k: u32| i32::from((word >> (8 * k)) as i8);
+    let products = |(x, y): (&u32, &u32)| {
+        byte(*x, 0) * byte(*y, 0)
+            + byte(*x, 1) * byte(*y, 1)
+            + byte(*x, 2) * byte(*y, 2)
+            + byte(*x, 3) * byte(*y, 3)
+    };
+    a.iter().zip(b).map(products).sum()
 }
 
 fn derive(label: &str, parts: &[&[u8]]) -> [u8; 32] {
@@ -236,12 +243,20 @@ impl Prover {
         Self { context: context.clone(), memory }
     }
 
+    /// Line `index` of the memory as it is now.
+    #[must_use]
+    pub fn line(&self, index: u64) -> [u32; 32] {
+        let mut words = [0; 32];
+        words.copy_from_slice(&self.memory[32 * index as usize..][..32]);
+        words
+    }
+
     /// Walks all chains over the memory as it is now and gives their records.
     #[must_use]
     pub fn walk(&self, nonce_probe: &[u8; 32]) -> Vec<u8> {
         let key = self.chain_key(nonce_probe);
         (0..self.context.parameters.chains)
-            .flat_map(|chain| probe_chain(&self.context.parameters, key, &self.memory, chain))
+            .flat_map(|chain| probe_chain(&self.context.parameters, key, &|i| self.line(i), chain))
             .collect()
     }
 

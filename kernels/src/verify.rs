@@ -230,8 +230,7 @@ impl<'a> Verification<'a> {
         let steps = u32::from(parameters.steps);
         start.is_some_and(|state| {
             let from = query.segment * steps;
-            let end =
-                replay(parameters, &self.generator, &self.keys.chains, state, from, steps);
+            let end = replay(parameters, &self.generator, &self.keys.chains, state, from, steps);
             Some(end) == checkpoint(query.segment)
         })
     }

@@ -43,13 +43,18 @@ pub(super) fn block(key: &PhiloxKey, h: u32, index: u64, words: &mut [u32; BLOCK
             *quad = leaves.quad(q, octet);
             butterfly::<0, 2, 4>(quad);
         }
-        for i in 0..4 {
-            for base in (0..LINES_PER_BLOCK).step_by(16) {
-                strided::<2, 4, 4>(&mut x, base + i);
+        for base in (0..LINES_PER_BLOCK).step_by(16) {
+            for i in base..base + 4 {
+                strided::<2, 4, 4>(&mut x, i);
             }
         }
-        for i in 0..16 {
-            strided::<4, 7, 8>(&mut x, i);
+        for base in [0, 64] {
+            for i in base..base + 16 {
+                strided::<4, 6, 4>(&mut x, i);
+            }
+        }
+        for i in 0..64 {
+            strided::<6, 7, 2>(&mut x, i);
         }
         for (line, pair) in words.as_chunks_mut::<LINE_WORDS>().0.iter_mut().zip(&x) {
             store(&mut line.as_chunks_mut::<8>().0[octet], *pair);
@@ -98,7 +103,7 @@ impl Leaves {
     #[target_feature(enable = "avx2")]
     #[inline]
     fn quad(&self, q: u32, octet: usize) -> [Pair; 4] {
-        let first = i64::from(leaf_counter(self.index, q)) | 8 * octet as i64;
+        let first = i64::from(leaf_counter(self.index, q)) | (8 * octet as i64);
         let even = _mm256_setr_epi64x(first, first | 2, first | 4, first | 6);
         let odd = _mm256_setr_epi64x(first | 1, first | 3, first | 5, first | 7);
         let mut c0 = [splat(self.index); 2];
@@ -126,9 +131,10 @@ impl Leaves {
 fn butterfly<const FROM: usize, const TO: usize, const N: usize>(x: &mut [Pair; N]) {
     for layer in FROM..TO {
         let stride = 1 << (layer - FROM);
-        for i in (0..N).filter(|i| i & stride == 0) {
-            let (a, b) = mix(x[i], x[i + stride], layer);
-            (x[i], x[i + stride]) = (a, b);
+        for i in 0..N {
+            if i & stride == 0 {
+                (x[i], x[i + stride]) = mix(x[i], x[i + stride], layer);
+            }
         }
     }
 }

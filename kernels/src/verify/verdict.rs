@@ -228,7 +228,11 @@ pub(super) fn times(
     let too_fast = result(
         Check::TooFast,
         passed(!fast),
-        if fast { "a phase beat the datasheet: another device" } else { "no phase beat the datasheet" },
+        if fast {
+            "a phase beat the datasheet: another device"
+        } else {
+            "no phase beat the datasheet"
+        },
     );
     [residency, gemm, too_fast]
 }

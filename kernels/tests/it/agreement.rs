@@ -79,7 +79,7 @@ fn keys_lead_to_the_reference_memory_and_products() {
     let generator = BlockGenerator::new(fill_key(&challenge.context), 1);
     let mut words = [0; BLOCK_WORDS];
     generator.block(511, &mut words);
-    assert_eq!(words[..], prover.memory[511 * BLOCK_WORDS..]);
+    assert_eq!(words[..], prover.memory[511 * BLOCK_WORDS..512 * BLOCK_WORDS]);
 
     let keys = ProbeKeys::new(&challenge.context.hash(), &challenge.nonce_probe);
     let root = blake3::keyed_hash(&keys.commit_probe, &committed.records);

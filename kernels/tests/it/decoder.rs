@@ -32,7 +32,7 @@ fn context_fields_are_where_the_specification_says() {
     assert_eq!(bytes[136..152], [5; 16]);
     assert_eq!(bytes[152..158], [6, 0, 8, 0, 4, 0]);
     assert_eq!(bytes[158..160], [2, 2]);
-    assert_eq!(bytes[160..168], 512_u64.to_le_bytes());
+    assert_eq!(bytes[160..168], 601_u64.to_le_bytes());
     assert_eq!(bytes[168..172], 16_u32.to_le_bytes());
     assert_eq!(bytes[172..180], [64, 0, 4, 0, 3, 2, 2, 0]);
     assert_eq!(bytes[180..184], 256_u32.to_le_bytes());
@@ -120,7 +120,7 @@ fn impossible_sizes_are_errors() {
     }
     assert_eq!(
         Parameters::new(Sizes { gemm_dimension: 512, ..TINY }),
-        Err(ParameterError::ProductTooLarge { dimension: 512, blocks: 512 })
+        Err(ParameterError::ProductTooLarge { dimension: 512, blocks: 601 })
     );
     let largest = Sizes {
         leaf_iterations: 64,

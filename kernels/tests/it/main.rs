@@ -8,4 +8,4 @@ mod known_answers;
 mod model_table;
 mod support;
 mod timing;
-
+mod vectors;

@@ -9,10 +9,10 @@ use pow_kernels::{
     Challenge, Context, KernelVariant, Mode, Parameters, Proof, QueryCounts, Sizes, Timings,
 };
 
-/// The smallest sizes with two products.
+/// Small sizes with two products of different slices, and a third window that is shorter.
 pub const TINY: Sizes = Sizes {
     leaf_iterations: 1,
-    blocks: 512,
+    blocks: 601,
     chains: 16,
     steps: 4,
     windows: 3,
@@ -42,12 +42,7 @@ pub fn context(sizes: Sizes) -> Context {
 }
 
 pub fn challenge(sizes: Sizes) -> Challenge {
-    Challenge {
-        context: context(sizes),
-        nonce_probe: [8; 32],
-        nonce_open: [9; 32],
-        counts: COUNTS,
-    }
+    Challenge { context: context(sizes), nonce_probe: [8; 32], nonce_open: [9; 32], counts: COUNTS }
 }
 
 pub fn baseline() -> Baseline {
