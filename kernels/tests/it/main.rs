@@ -1,0 +1,11 @@
+//! Tests of the crate from outside.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+mod agreement;
+mod cheats;
+mod decoder;
+mod known_answers;
+mod model_table;
+mod support;
+mod timing;
+mod vectors;

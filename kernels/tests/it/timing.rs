@@ -1,0 +1,44 @@
+//! The judgement of times at its edges.
+
+use pow_kernels::timing::{
+    DEEP_ALLOWANCE_NS, Evidence, PhaseBaseline, PhaseJudgement, QUICK_ALLOWANCE_NS, TimingPolicy,
+};
+use pow_kernels::{Mode, Outcome, Status, Verdict};
+
+const PHASE: PhaseBaseline =
+    PhaseBaseline { expected_us: 1000, floor_us: 800, evidence: Evidence::Measured };
+const POLICY: TimingPolicy = TimingPolicy { slack_permille: 350, allowance_ns: 7 };
+
+#[test]
+fn limits_are_exact_to_the_nanosecond() {
+    assert_eq!(POLICY.judge(&PHASE, 759_999), PhaseJudgement::TooFast);
+    assert_eq!(POLICY.judge(&PHASE, 760_000), PhaseJudgement::InBand);
+    assert_eq!(POLICY.judge(&PHASE, 1_350_007), PhaseJudgement::InBand);
+    assert_eq!(POLICY.judge(&PHASE, 1_350_008), PhaseJudgement::TooSlow);
+}
+
+#[test]
+fn extreme_numbers_do_not_wrap() {
+    let phase = PhaseBaseline { expected_us: u64::MAX, floor_us: u64::MAX, ..PHASE };
+    let policy = TimingPolicy { slack_permille: u32::MAX, allowance_ns: u64::MAX };
+    assert_eq!(policy.judge(&phase, u64::MAX), PhaseJudgement::TooFast);
+    let phase = PhaseBaseline { floor_us: 0, ..phase };
+    assert_eq!(policy.judge(&phase, u64::MAX), PhaseJudgement::InBand);
+}
+
+/// A host that answers slowly gains nothing: a round trip only lowers the allowance.
+#[test]
+fn a_long_round_trip_does_not_raise_the_allowance() {
+    let allowance = |mode, rtt| TimingPolicy::for_mode(mode, rtt).allowance_ns;
+    assert_eq!(allowance(Mode::Quick, None), QUICK_ALLOWANCE_NS);
+    assert_eq!(allowance(Mode::Quick, Some(u64::MAX)), QUICK_ALLOWANCE_NS);
+    assert_eq!(allowance(Mode::Quick, Some(400_000)), 400_000);
+    assert_eq!(allowance(Mode::Deep, Some(u64::MAX)), DEEP_ALLOWANCE_NS);
+}
+
+#[test]
+fn a_verdict_without_checks_is_not_an_acceptance() {
+    let verdict = Verdict { checks: Vec::new(), evidence: None };
+    assert_eq!(verdict.outcome(), Outcome::Unproven);
+    assert_ne!(Status::NotJudged, Status::Passed);
+}
