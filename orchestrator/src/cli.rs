@@ -3,13 +3,13 @@
 
 mod app;
 mod audit;
-//mod check;
+mod check;
 mod completions;
 mod demo;
 mod deploy;
 mod failure;
 mod hosts;
-//mod init;
+mod init;
 mod live;
 mod logging;
 mod passphrase;
@@ -67,8 +67,8 @@ struct GlobalArgs {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Demo(demo::Args),
-    //Init(init::Args),
-    //Check(check::Args),
+    Init(init::Args),
+    Check(check::Args),
     Deploy(deploy::Args),
     Hosts(hosts::Args),
     Audit(audit::Args),
@@ -136,8 +136,8 @@ async fn run(cli: Cli, report: &Report) -> Exit {
 async fn dispatch(app: &App<'_>, verb: Verb) -> Result<Exit, Failure> {
     match verb {
         Verb::Demo(args) => demo::run(app, args).await,
-        //Verb::Init(args) => init::run(app, &args),
-        //Verb::Check(args) => check::run(app, args).await,
+        Verb::Init(args) => init::run(app, &args),
+        Verb::Check(args) => check::run(app, args).await,
         Verb::Deploy(args) => deploy::run(app, args).await,
         Verb::Hosts(args) => hosts::run(app, args).await,
         Verb::Audit(args) => audit::run(app, args).await,

@@ -227,10 +227,16 @@ impl<'r> App<'r> {
 
 fn select(hosts: Vec<HostSpec>, limit: Option<&str>) -> Result<Vec<HostSpec>, Failure> {
     let Some(limit) = limit else { return Ok(hosts) };
-    let wrong = || Failure::user(format!("cannot use the selector {limit:?}"));
-    let selector = Selector::parse(limit).map_err(|error| wrong().because(error))?;
-    let chosen = selector.select(&hosts).map_err(|error| wrong().because(error))?;
+    let chosen = selector(limit)?.select(&hosts).map_err(|error| {
+        Failure::user(format!("cannot use the selector {limit:?}")).because(error)
+    })?;
     Ok(chosen.into_iter().cloned().collect())
+}
+
+/// Reads a selector of the command line.
+pub fn selector(text: &str) -> Result<Selector, Failure> {
+    Selector::parse(text)
+        .map_err(|error| Failure::user(format!("cannot use the selector {text:?}")).because(error))
 }
 
 /// The folder of this program, where the runner lies.

@@ -87,12 +87,11 @@ fn line(report: &Report, outcome: &HostOutcome, done: usize, total: usize) -> St
     let seconds = Duration::from_millis(outcome.elapsed_ms).as_secs_f64();
     let (word, tone) = if outcome.ok { ("ok", Tone::Good) } else { ("failed", Tone::Bad) };
     let reason = outcome.reason.map(|reason| format!(" [{reason}]")).unwrap_or_default();
-    let cause = outcome.causes.last().map(|cause| format!(": {cause}")).unwrap_or_default();
     format!(
-        "[{done}/{total}] {} {}{reason} {}{cause} ({seconds:.1} s)",
+        "[{done}/{total}] {} {}{reason} {} ({seconds:.1} s)",
         outcome.host,
         report.err_tone(word, tone),
-        outcome.message,
+        super::deploy::whole_message(outcome),
     )
 }
 

@@ -24,8 +24,8 @@ pub struct Fleet {
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     /// No connection.
-    #[error("cannot connect")]
-    Connect(#[source] transport::Error),
+    #[error(transparent)]
+    Connect(transport::Error),
     /// The runner's part failed.
     #[error(transparent)]
     Runner(#[from] runner::Error),

@@ -40,8 +40,8 @@ impl TrustChange {
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
     /// The server cannot be reached.
-    #[error("cannot reach the server")]
-    Connect(#[source] transport::Error),
+    #[error(transparent)]
+    Connect(transport::Error),
     /// The database cannot be read.
     #[error("cannot read what is trusted")]
     Store(#[source] store::Error),

@@ -2,13 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod chaos;
-mod embedded_host;
 mod config;
+mod embedded_host;
 mod fleet_file_check;
 mod fleet_file_errors;
 mod fleet_file_ranges;
 mod fleet_file_resolve;
 mod fleet_file_selector;
-mod store;
-mod init;
 mod hostile;
+mod init;
+mod store;
