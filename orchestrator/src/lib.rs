@@ -4,6 +4,7 @@ pub mod config;
 pub mod fleet_file;
 pub mod host_spec;
 pub mod ids;
+pub mod import;
 pub mod init;
 pub mod reason;
 pub mod render;

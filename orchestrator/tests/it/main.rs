@@ -8,4 +8,5 @@ mod fleet_file_errors;
 mod fleet_file_ranges;
 mod fleet_file_resolve;
 mod fleet_file_selector;
+mod import;
 mod init;
