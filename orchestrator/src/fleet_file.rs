@@ -20,8 +20,8 @@ mod parse;
 pub mod range;
 mod resolve;
 mod selector;
-mod server;
-mod ssh_config;
+pub(crate) mod server;
+pub(crate) mod ssh_config;
 mod ssh_query;
 
 pub use check::{CheckError, CheckReport, Finding, FindingCode, Severity, check};

@@ -10,6 +10,7 @@ pub mod hex;
 pub mod host_spec;
 pub mod host_state;
 pub mod ids;
+pub mod import;
 pub mod init;
 pub mod printable;
 pub mod reason;

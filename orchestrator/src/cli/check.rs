@@ -121,6 +121,11 @@ fn import(app: &App<'_>, path: &Path, source: Source) -> Result<Exit, Failure> {
         Source::Ansible => crate::import::ansible_ini(&text),
         Source::SshConfig => crate::import::ssh_config(&text),
     };
-    app.report.raw(&fleet_file.map_err(|error| failed().because(error))?);
+    let imported = fleet_file.map_err(|error| failed().because(error))?;
+    app.report.raw(&imported.toml);
+    app.report.note(&format!(
+        "{} hosts; {} remarks, marked in the text, on what could not be taken over",
+        imported.hosts, imported.notes
+    ));
     Ok(Exit::Ok)
 }

@@ -43,7 +43,7 @@ fn user(text: &Text<'_>, problems: &mut Problems) -> Option<String> {
 
 /// What may be a login name: `DOMAIN\user` and `user@realm` exist; an option, a separator of
 /// ours or white space does not.
-fn is_user(text: &str) -> bool {
+pub(crate) fn is_user(text: &str) -> bool {
     (1..=128).contains(&text.len())
         && !text.starts_with('-')
         && !text

@@ -255,7 +255,7 @@ impl Condition {
 }
 
 /// A pattern list: some positive pattern matches and no negated one does.
-fn any_matches(patterns: &[String], name: &str) -> bool {
+pub(crate) fn any_matches(patterns: &[String], name: &str) -> bool {
     let mut found = false;
     for pattern in patterns {
         match pattern.strip_prefix('!') {

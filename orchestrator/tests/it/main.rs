@@ -10,5 +10,6 @@ mod fleet_file_ranges;
 mod fleet_file_resolve;
 mod fleet_file_selector;
 mod hostile;
+mod import;
 mod init;
 mod store;
