@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::HostName;
 
 /// Where an SSH agent is looked for.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AgentSocket {
     /// The socket that `SSH_AUTH_SOCK` names, if it names one.
@@ -65,6 +65,13 @@ pub struct GpuClaim {
     pub model: String,
     /// How many of them.
     pub count: u32,
+}
+
+impl HostSpec {
+    /// Every server that is logged in to on the way to the host, itself last.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.proxy_jump.iter().chain(std::iter::once(&self.endpoint))
+    }
 }
 
 /// One host, as declared.

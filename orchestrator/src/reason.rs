@@ -89,3 +89,19 @@ impl Serialize for Reason {
         serializer.serialize_str(self.code())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_lists_every_reason_in_order_and_no_other() {
+        let documented: Vec<&str> = include_str!("../../docs/reasons.md")
+            .lines()
+            .take_while(|line| *line != "## Exit statuses")
+            .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+            .collect();
+        let known: Vec<&str> = Reason::ALL.iter().map(|reason| reason.code()).collect();
+        assert_eq!(documented, known);
+    }
+}

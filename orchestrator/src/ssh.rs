@@ -34,6 +34,7 @@ mod slots;
 mod stream;
 mod trust;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -87,6 +88,25 @@ impl SshContext {
         let gate = Gate::new(limits.gate);
         let limits = Arc::new(limits);
         Self { limits, trust, identities: Identities::default(), agent_socket: None, gate }
+    }
+
+    /// Reads the keys of these servers now, so that a person is asked for passphrases before an
+    /// operation begins and not in its middle. Keys that cannot be used are reported by the
+    /// connects that need them.
+    ///
+    /// # Cancel safety
+    /// Safe: keys that were read stay read.
+    pub async fn unlock(&self, endpoints: impl IntoIterator<Item = &Endpoint>) {
+        let mut seen = HashSet::new();
+        for endpoint in endpoints {
+            let keys = (&endpoint.identity_files, &endpoint.certificate_files, &endpoint.agent);
+            if seen.insert(keys) {
+                let socket = self.agent_socket.as_deref();
+                let patience = self.limits.auth;
+                let prepared = auth::prepare(endpoint, &self.identities, socket, patience).await;
+                drop(prepared);
+            }
+        }
     }
 }
 

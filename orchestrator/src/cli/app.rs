@@ -1,5 +1,6 @@
 //! What every verb needs: configuration, database, who we are, and the wish to stop.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -182,8 +183,8 @@ impl<'r> App<'r> {
         })
     }
 
-    /// What operations over hosts need.
-    pub async fn fleet(&self, accept_new: bool) -> Result<Fleet, Failure> {
+    /// What operations over these hosts need. Asks for passphrases that are wanted.
+    pub async fn fleet(&self, specs: &[HostSpec], accept_new: bool) -> Result<Fleet, Failure> {
         let store = self.store().await?.clone();
         let mut stored = StoredPins::default();
         for key in store.trusted_keys().await? {
@@ -191,27 +192,25 @@ impl<'r> App<'r> {
                 Failure::user("the database holds a host key that cannot be read").because(error)
             })?;
         }
-        let trust =
-            TrustPolicy { stored, known_hosts: Arc::new(self.user_known_hosts()?), accept_new };
-        let mut ssh = SshContext::new(settings::limits(&self.config), trust);
-        ssh.identities = Identities::new(super::passphrase::provider(self.report));
-        ssh.agent_socket = std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from);
-        Ok(Fleet { store, ssh, actor: self.actor.clone() })
-    }
-
-    fn user_known_hosts(&self) -> Result<KnownHosts, Failure> {
-        let files = [
+        let mut named_known_hosts = HashMap::new();
+        for endpoint in specs.iter().flat_map(HostSpec::endpoints) {
+            let files = &endpoint.known_hosts_files;
+            if !files.is_empty() && !named_known_hosts.contains_key(files) {
+                named_known_hosts.insert(files.clone(), known_hosts(files)?);
+            }
+        }
+        let usual = [
             self.environment.home.join(".ssh/known_hosts"),
             self.environment.home.join(".ssh/known_hosts2"),
             PathBuf::from("/etc/ssh/ssh_known_hosts"),
         ];
-        KnownHosts::load(&files).map_err(|error| {
-            let mut failure = Failure::user("cannot read the known host keys").because(error).hint(
-                "make the file readable: an unreadable trust store is not taken for an empty one",
-            );
-            failure.reason = Some(Reason::HostKey);
-            failure
-        })
+        let known_hosts = known_hosts(&usual)?;
+        let trust = TrustPolicy { stored, known_hosts, named_known_hosts, accept_new };
+        let mut ssh = SshContext::new(settings::limits(&self.config), trust);
+        ssh.identities = Identities::new(super::passphrase::provider(self.report));
+        ssh.agent_socket = std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from);
+        self.until_cancelled(ssh.unlock(specs.iter().flat_map(HostSpec::endpoints))).await?;
+        Ok(Fleet { store, ssh, actor: self.actor.clone() })
     }
 
     /// Asks the user, or says that it cannot.
@@ -231,6 +230,17 @@ fn select(hosts: Vec<HostSpec>, limit: Option<&str>) -> Result<Vec<HostSpec>, Fa
         Failure::user(format!("cannot use the selector {limit:?}")).because(error)
     })?;
     Ok(chosen.into_iter().cloned().collect())
+}
+
+/// Reads `known_hosts` files; one that does not exist has no entries.
+fn known_hosts(files: &[PathBuf]) -> Result<Arc<KnownHosts>, Failure> {
+    KnownHosts::load(files).map(Arc::new).map_err(|error| {
+        let mut failure = Failure::user("cannot read the known host keys").because(error).hint(
+            "make the file readable: an unreadable trust store is not taken for an empty one",
+        );
+        failure.reason = Some(Reason::HostKey);
+        failure
+    })
 }
 
 /// Reads a selector of the command line.

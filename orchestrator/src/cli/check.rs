@@ -80,24 +80,17 @@ fn show(app: &App<'_>, report: &CheckReport) {
             Severity::Error => ("error:", Tone::Bad),
             Severity::Warning => ("warning:", Tone::Warn),
         };
-        let hosts = if finding.hosts.is_empty() {
-            String::new()
-        } else {
-            format!("{}: ", finding.hosts)
-        };
-        app.report.note(&format!(
-            "{} {hosts}{}",
-            app.report.err_tone(word, tone),
-            finding.message
-        ));
+        let hosts =
+            if finding.hosts.is_empty() { String::new() } else { format!("{}: ", finding.hosts) };
+        app.report.note(&format!("{} {hosts}{}", app.report.err_tone(word, tone), finding.message));
         if let Some(hint) = &finding.hint {
             app.report.note(&format!("  {} {hint}", app.report.err_tone("hint:", Tone::Good)));
         }
     }
-    let config = app.config_file.as_deref().map_or_else(
-        || "built-in defaults".to_owned(),
-        |path: &Path| path.display().to_string(),
-    );
+    let config = app
+        .config_file
+        .as_deref()
+        .map_or_else(|| "built-in defaults".to_owned(), |path: &Path| path.display().to_string());
     app.report.result(&format!(
         "\n{} hosts; configuration: {config}; database: {}",
         report.hosts.len(),

@@ -76,7 +76,7 @@ async fn show(
     heading(app, "The fleet file: embedded demo hosts, inside this process, on loopback");
     app.report.note(text.trim_end());
     let specs = app.fleet_file(&fleet_file, None).await?;
-    let fleet = Arc::new(app.fleet(false).await?);
+    let fleet = Arc::new(app.fleet(&specs, false).await?);
     let options = DeployOptions {
         artifact: Arc::new(artifact),
         parallel: app.config.executor_management.parallel,

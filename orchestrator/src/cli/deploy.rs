@@ -43,7 +43,7 @@ pub struct Args {
 pub async fn run(app: &App<'_>, args: Args) -> Result<Exit, Failure> {
     let specs = app.fleet_file(&args.hosts, args.limit.as_deref()).await?;
     let artifact = app.artifact(args.runner.as_deref())?;
-    let fleet = Arc::new(app.fleet(args.accept_new_host_keys).await?);
+    let fleet = Arc::new(app.fleet(&specs, args.accept_new_host_keys).await?);
     let parallel = args.parallel.map_or(app.config.executor_management.parallel, usize::from);
     let options = DeployOptions { artifact: Arc::new(artifact), parallel, dry_run: args.dry_run };
     deploy(app, fleet, specs, options).await

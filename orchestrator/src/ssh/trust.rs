@@ -6,6 +6,7 @@
 //! knows is refused too, unless the caller accepts new keys, and then the decision says so.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -23,8 +24,20 @@ pub struct TrustPolicy {
     pub stored: StoredPins,
     /// The user's `known_hosts` files.
     pub known_hosts: Arc<KnownHosts>,
+    /// What stands in the files that an endpoint names for itself, by those files; a set that is
+    /// missing here counts as empty, so that its servers are unknown.
+    pub named_known_hosts: HashMap<Vec<PathBuf>, Arc<KnownHosts>>,
     /// Whether the key of a server that no source knows is accepted (trust on first use).
     pub accept_new: bool,
+}
+
+impl TrustPolicy {
+    fn known_hosts_of(&self, endpoint: &Endpoint) -> Arc<KnownHosts> {
+        if endpoint.known_hosts_files.is_empty() {
+            return Arc::clone(&self.known_hosts);
+        }
+        self.named_known_hosts.get(&endpoint.known_hosts_files).cloned().unwrap_or_default()
+    }
 }
 
 /// A snapshot of the host keys in our store.
@@ -145,7 +158,7 @@ impl HostKeyCheck {
             lookup,
             pin,
             stored: trust.stored.of(endpoint).to_vec(),
-            known_hosts: Arc::clone(&trust.known_hosts),
+            known_hosts: trust.known_hosts_of(endpoint),
             accept_new: trust.accept_new,
             look_only: false,
         })

@@ -27,7 +27,7 @@ pub async fn run(app: &App<'_>, args: Args) -> Result<Exit, Failure> {
         app.report.note("nothing was changed");
         return Ok(Exit::User);
     }
-    let fleet = app.fleet(false).await?;
+    let fleet = app.fleet(std::slice::from_ref(&host.spec), false).await?;
     let done = app.until_cancelled(fleet::purge(&fleet, &host.spec, args.forget)).await?;
     match done {
         Ok(Some(purged)) => {

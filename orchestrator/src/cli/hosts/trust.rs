@@ -30,7 +30,7 @@ pub async fn run(app: &App<'_>, args: Args) -> Result<Exit, Failure> {
         return Err(Failure::user(format!("the fleet file pins the host key of {name} to {pin}"))
             .hint("change or remove its `host_key` in the fleet file and deploy again"));
     }
-    let fleet = app.fleet(false).await?;
+    let fleet = app.fleet(std::slice::from_ref(&spec), false).await?;
     let change = app.until_cancelled(fleet::inspect(&fleet, &spec)).await?.map_err(|error| {
         let hint = error.hint();
         let failure =
