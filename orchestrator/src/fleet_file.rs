@@ -15,6 +15,7 @@ use crate::host_spec::{AgentSocket, GpuClaim, HostMode};
 use crate::ids::HostName;
 use crate::toml_text::{self, Diagnostic, Diagnostics, ReadError};
 
+mod address_book;
 mod check;
 mod parse;
 pub mod range;
@@ -23,6 +24,7 @@ mod selector;
 pub(crate) mod server;
 pub(crate) mod ssh_config;
 mod ssh_query;
+mod traits;
 
 pub use check::{CheckError, CheckReport, Finding, FindingCode, Severity, check};
 pub use resolve::{Environment, ResolveError, ResolveProblem, Resolved, SshConfig, resolve};

@@ -7,26 +7,13 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::range::Pattern;
-use super::server::{
-    AddressPattern, SETTINGS_KEYS, address_pattern, check_address, proxy_jump, settings,
-};
+use super::server::{AddressPattern, SETTINGS_KEYS, address_pattern, check_address, settings};
+use super::traits::{TRAIT_KEYS, Traits, read_traits};
 use super::{DeclaredHost, DeclaredServer, FleetFile, MAX_HOSTS, ServerSettings};
-use crate::host_spec::{GpuClaim, HostMode};
 use crate::ids::HostName;
-use crate::toml_text::{self, Diagnostics, Lines, Problems, Section, Span, text};
+use crate::toml_text::{self, Diagnostics, Lines, Problems, Section, Span};
 
 const TOP_KEYS: [&str; 3] = ["defaults", "hosts", "jumps"];
-const TRAIT_KEYS: [&str; 5] = ["proxy_jump", "mode", "labels", "gpus", "work_dir"];
-
-/// What `[defaults]` and `[[hosts]]` say of a host besides its server.
-#[derive(Debug, Clone, Default)]
-struct Traits {
-    proxy_jump: Option<Vec<DeclaredServer>>,
-    mode: Option<HostMode>,
-    gpus: Option<GpuClaim>,
-    labels: BTreeMap<String, String>,
-    work_dir: Option<String>,
-}
 
 /// Address, port, and the way there: behind different jumps one private address is different hosts.
 type Place = (String, u16, Vec<String>);
@@ -248,20 +235,6 @@ impl<'t> Walk<'t> {
     }
 }
 
-impl Traits {
-    fn or(self, defaults: &Self) -> Self {
-        let mut labels = defaults.labels.clone();
-        labels.extend(self.labels);
-        Self {
-            proxy_jump: self.proxy_jump.or_else(|| defaults.proxy_jump.clone()),
-            mode: self.mode.or(defaults.mode),
-            gpus: self.gpus.or_else(|| defaults.gpus.clone()),
-            labels,
-            work_dir: self.work_dir.or_else(|| defaults.work_dir.clone()),
-        }
-    }
-}
-
 fn known_keys(own: &[&'static str], with_traits: bool) -> Vec<&'static str> {
     let traits = if with_traits { TRAIT_KEYS.as_slice() } else { &[] };
     own.iter().chain(&SETTINGS_KEYS).chain(traits).copied().collect()
@@ -313,116 +286,4 @@ fn read_jumps<'t>(
         }
     }
     jumps
-}
-
-fn read_traits(section: &Section<'_>, problems: &mut Problems) -> Traits {
-    Traits {
-        proxy_jump: proxy_jump(section, problems),
-        mode: read_mode(section, problems),
-        gpus: read_gpus(section, problems),
-        labels: read_labels(section, problems),
-        work_dir: read_work_dir(section, problems),
-    }
-}
-
-fn read_mode(section: &Section<'_>, problems: &mut Problems) -> Option<HostMode> {
-    let written = section.text("mode", problems)?;
-    match written.value {
-        "ssh" => Some(HostMode::Ssh),
-        "manual" => Some(HostMode::Manual),
-        "kubernetes" => {
-            problems.error_with_hint(
-                written.span,
-                "mode `kubernetes` is not supported yet by this version",
-                "use `ssh`, or `manual` with a runner that you have placed",
-            );
-            None
-        }
-        other => {
-            let message = format!("unknown mode `{}`", other.escape_debug());
-            let hint = toml_text::suggest(other, &["ssh", "manual"]);
-            problems.error_with_hint(written.span, message, hint);
-            None
-        }
-    }
-}
-
-fn read_gpus(section: &Section<'_>, problems: &mut Problems) -> Option<GpuClaim> {
-    let table = section.table("gpus", problems)?;
-    let known = ["model", "count"];
-    let gpus = Section::open(
-        "`gpus`",
-        table.span(),
-        table.into_inner(),
-        section.source(),
-        &known,
-        problems,
-    );
-    for key in known {
-        if gpus.get(key).is_none() {
-            gpus.missing(key, problems);
-        }
-    }
-    let model = gpus.text("model", problems);
-    let count = gpus.integer("count", 1..=1024, problems);
-    let model = model?;
-    if model.value.trim().is_empty() || model.value.len() > 128 || !is_printable(model.value) {
-        problems.error(model.span, "`model` must be a product name, as nvidia-smi -L prints it");
-        return None;
-    }
-    Some(GpuClaim { model: model.value.to_owned(), count: u32::try_from(count?).ok()? })
-}
-
-fn read_labels(section: &Section<'_>, problems: &mut Problems) -> BTreeMap<String, String> {
-    let mut labels = BTreeMap::new();
-    let Some(table) = section.table("labels", problems) else { return labels };
-    for (key, value) in table.get_ref().iter() {
-        let name: &str = key.get_ref();
-        if !is_label(name, 63) || name.is_empty() {
-            let message = format!("bad label name `{}`", name.escape_debug());
-            let hint = "1 to 63 letters, digits, '.', '_', '-' and '/'";
-            problems.error_with_hint(key.span(), message, hint);
-            continue;
-        }
-        match text(value, section.source()) {
-            None => {
-                let found = toml_text::type_name(value.get_ref());
-                let message = format!("label `{name}` must be a string, and is {found}");
-                problems.error_with_hint(value.span(), message, "put it in quotes");
-            }
-            Some(text) if !is_label(text.value, 128) => {
-                let message = format!("bad value of label `{name}`");
-                let hint = "up to 128 letters, digits, '.', '_', '-' and '/'";
-                problems.error_with_hint(text.span, message, hint);
-            }
-            Some(text) => {
-                labels.insert(name.to_owned(), text.value.to_owned());
-            }
-        }
-    }
-    labels
-}
-
-/// What a selector can name without quoting, and a metric can carry as it is.
-fn is_label(text: &str, most: usize) -> bool {
-    text.len() <= most && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/".contains(&b))
-}
-
-fn is_printable(text: &str) -> bool {
-    !text.chars().any(char::is_control)
-}
-
-fn read_work_dir(section: &Section<'_>, problems: &mut Problems) -> Option<String> {
-    let written = section.text("work_dir", problems)?;
-    let rooted = written.value.starts_with('/') || written.value.starts_with("~/");
-    let climbs = written.value.split('/').any(|part| part == "..");
-    if rooted && !climbs && written.value.len() <= 512 && is_printable(written.value) {
-        return Some(written.value.to_owned());
-    }
-    problems.error_with_hint(
-        written.span,
-        "`work_dir` must be an absolute path on the host without `..`",
-        "for example /scratch/orchestrator or ~/orchestrator",
-    );
-    None
 }

@@ -5,29 +5,24 @@
 //! to the fleet file as far as hosts go; for a jump it comes after `ssh_config`, because the
 //! account on a bastion is rarely the account on the hosts.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 
+use super::address_book::AddressBook;
 use super::range::compress;
 use super::server::{address_fault, parse_hops};
-use super::ssh_config::{Need, Outline};
-use super::ssh_query::{Answer, query};
+use super::ssh_config::Outline;
+use super::ssh_query::Answer;
 use super::{DeclaredHost, DeclaredServer, FleetFile, ServerSettings};
 use crate::host_spec::{AgentSocket, Endpoint, HostSpec};
 
-/// How many `ssh -G` run at once: they are short and bound by the processor.
-const PARALLEL_QUERIES: usize = 8;
 /// `ssh_config` may send a jump through a jump; this many times is enough for anyone.
-const MAX_NESTED_JUMPS: usize = 8;
+pub(super) const MAX_NESTED_JUMPS: usize = 8;
 /// The keys that are offered when none is configured, if they exist. No RSA: see `docs/ssh.md`.
 const DEFAULT_IDENTITIES: [&str; 2] = [".ssh/id_ed25519", ".ssh/id_ecdsa"];
-/// A name that no configuration is expected to mention; with no configuration any name will do.
-const BASELINE_NAME: &str = "baseline.invalid";
-
 /// What the resolution may look at besides the fleet file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Environment {
@@ -53,7 +48,7 @@ pub enum SshConfig {
 }
 
 impl SshConfig {
-    fn outline(&self, home: &Path) -> Outline {
+    pub(super) fn outline(&self, home: &Path) -> Outline {
         match self {
             Self::Usual => Outline::read(&home.join(".ssh/config"), home)
                 .then(Outline::read(Path::new("/etc/ssh/ssh_config"), home)),
@@ -62,7 +57,7 @@ impl SshConfig {
         }
     }
 
-    fn file(&self) -> Option<&Path> {
+    pub(super) fn file(&self) -> Option<&Path> {
         match self {
             Self::File(path) => Some(path),
             Self::Usual | Self::Ignored => None,
@@ -148,124 +143,8 @@ pub async fn resolve(
     Err(ResolveError { problems: problems.collect() })
 }
 
-/// What `ssh_config` says, for every name that was asked for.
-struct AddressBook<'a> {
-    environment: &'a Environment,
-    outline: Outline,
-    answers: HashMap<String, Result<Answer, String>>,
-    shared: HashMap<Vec<usize>, Result<Answer, String>>,
-    warnings: Vec<String>,
-}
-
-impl<'a> AddressBook<'a> {
-    fn open(environment: &'a Environment) -> Self {
-        Self {
-            environment,
-            outline: environment.ssh_config.outline(&environment.home),
-            answers: HashMap::new(),
-            shared: HashMap::new(),
-            warnings: Vec::new(),
-        }
-    }
-
-    /// Asks for all hosts and declared jumps, then for the jumps that the answers name.
-    async fn look_up(&mut self, fleet: &FleetFile) {
-        let mut wanted: BTreeSet<String> = BTreeSet::new();
-        for host in &fleet.hosts {
-            wanted.insert(host.server.address.clone());
-            for hop in host.proxy_jump.iter().flatten() {
-                wanted.insert(named_jump(fleet, hop).address);
-            }
-        }
-        let Some(baseline) = self.baseline(&wanted).await else { return };
-        for _ in 0..=MAX_NESTED_JUMPS {
-            let asked: BTreeSet<String> =
-                wanted.into_iter().filter(|name| !self.answers.contains_key(name)).collect();
-            if asked.is_empty() {
-                return;
-            }
-            self.ask(&asked, &baseline).await;
-            let answers = asked.iter().filter_map(|name| self.answers.get(name)?.as_ref().ok());
-            let hops = answers.filter_map(|answer| parse_hops(answer.first("proxyjump")?).ok());
-            wanted = hops.flatten().map(|hop| named_jump(fleet, &hop).address).collect();
-        }
-    }
-
-    /// What the client says without any configuration; none if nobody need be asked, or if there
-    /// is no client.
-    async fn baseline(&mut self, wanted: &BTreeSet<String>) -> Option<Answer> {
-        if wanted.iter().all(|name| self.outline.need(name) == Need::Nothing) {
-            return None;
-        }
-        if self.outline.runs_commands {
-            self.warnings.push(
-                "ssh_config has a `Match exec`: its command runs for each name that is looked up"
-                    .to_owned(),
-            );
-        }
-        let program = &self.environment.ssh_program;
-        match query(program, Some(Path::new("none")), BASELINE_NAME).await {
-            Ok(baseline) => Some(baseline),
-            Err(error) => {
-                let why = if error.no_client() {
-                    "there is no ssh client".to_owned()
-                } else {
-                    error.to_string()
-                };
-                self.warnings.push(format!("ssh_config is not honoured: {why}"));
-                None
-            }
-        }
-    }
-
-    async fn ask(&mut self, names: &BTreeSet<String>, baseline: &Answer) {
-        let mut own: Vec<&str> = Vec::new();
-        let mut sharing: BTreeMap<Vec<usize>, Vec<&str>> = BTreeMap::new();
-        for name in names {
-            match self.outline.need(name) {
-                Need::Nothing => {}
-                Need::Own => own.push(name),
-                Need::Shared(blocks) => sharing.entry(blocks).or_default().push(name),
-            }
-        }
-        let speakers = sharing
-            .iter()
-            .filter(|(blocks, _)| !self.shared.contains_key(*blocks))
-            .filter_map(|(_, names)| names.first().copied());
-        let asked: Vec<&str> = own.iter().copied().chain(speakers).collect();
-        let (program, config) = (&self.environment.ssh_program, self.environment.ssh_config.file());
-        let mut replies: HashMap<&str, Result<Answer, String>> = stream::iter(asked)
-            .map(|name| async move {
-                let answer = query(program, config, name).await;
-                (name, answer.map(|a| a.without(baseline)).map_err(|error| error.to_string()))
-            })
-            .buffer_unordered(PARALLEL_QUERIES)
-            .collect()
-            .await;
-
-        for (blocks, members) in sharing {
-            if let Some(reply) = members.first().and_then(|speaker| replies.remove(speaker)) {
-                self.shared.insert(
-                    blocks.clone(),
-                    reply.map(|answer| {
-                        // An answer that serves several names must not carry the one it was asked for.
-                        answer.without_keyword("hostname")
-                    }),
-                );
-            }
-            let Some(reply) = self.shared.get(&blocks) else { continue };
-            for name in members {
-                self.answers.insert(name.to_owned(), reply.clone());
-            }
-        }
-        for (name, reply) in replies {
-            self.answers.insert(name.to_owned(), reply);
-        }
-    }
-}
-
 /// The hop with what `[jumps.<name>]` says of it; what the hop itself says wins.
-fn named_jump(fleet: &FleetFile, hop: &DeclaredServer) -> DeclaredServer {
+pub(super) fn named_jump(fleet: &FleetFile, hop: &DeclaredServer) -> DeclaredServer {
     match fleet.jumps.get(&hop.address) {
         None => hop.clone(),
         Some(named) => DeclaredServer {

@@ -131,3 +131,39 @@ fn a_huge_file_is_refused() {
     let error = FleetFile::load(&path).unwrap_err();
     assert!(error.to_string().ends_with("is larger than 16 MiB"), "{error}");
 }
+
+/// The example at the top of the reference is a fleet file.
+#[test]
+fn the_example_of_the_reference_is_accepted() {
+    let reference = include_str!("../../../docs/fleet-file.md");
+    let example = reference.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let fleet = FleetFile::parse(Path::new("fleet.toml"), example).unwrap();
+    assert_eq!(fleet.hosts.len(), 17);
+    // And every key that the parser knows is in the table of keys.
+    let text = "[[hosts]]\nname = \"a\"\nzzzzzz = 1\n";
+    let error = FleetFile::parse(Path::new("f"), text).unwrap_err().to_string();
+    for key in error.rsplit("known here: ").next().unwrap().split(", ") {
+        assert!(reference.contains(&format!("| `{key}` |")), "{key} is not documented");
+    }
+}
+
+proptest::proptest! {
+    /// Whatever the text, the answer is a fleet or a complaint with a place in the file.
+    #[test]
+    fn no_text_makes_the_parser_panic(
+        pieces in proptest::collection::vec(
+            proptest::sample::select(vec![
+                "[[hosts]]\n", "[hosts]\n", "[defaults]\n", "[jumps.b]\n", "name = ", "address = ", "port = ",
+                "proxy_jump = ", "gpus = ", "labels = ", "host_key = ", "agent = ", "\"a[1-3]\"", "\"[::[1-2]]\"",
+                "\"u@b:1,[::1]:2\"", "'[['", "{ a = \"b\" }", "[\"a\", 1]", "-1", "99999999999999999999", "\n", "\u{e9}",
+                "\"\"\"x\ny\"\"\"", "\"\\u0000\"", "#",
+            ]),
+            0..24,
+        )
+    ) {
+        let text = pieces.concat();
+        if let Err(error) = FleetFile::parse(Path::new("f"), &text) {
+            proptest::prop_assert!(error.to_string().starts_with("f:"));
+        }
+    }
+}
