@@ -3,17 +3,16 @@
 //! A device that does not report a value answers `NotSupported`, which reads as `None`; a device
 //! that is gone is reported as one, with what is still known of it.
 
-use std::ffi::OsStr;
-
-use nvml_wrapper::error::NvmlError;
-use nvml_wrapper::{Nvml, cuda_driver_version_major, cuda_driver_version_minor};
 use runner_protocol::facts::{DriverState, GpuFacts, MAX_GPUS};
 use runner_protocol::telemetry::GpuTelemetry;
 
 use crate::probe;
 
 mod device;
+mod library;
 mod throttle;
+
+use library::{LoadError, Nvml, NvmlError};
 
 /// Where the library is: by the loader's own search, then where WSL and NixOS keep it, which the
 /// loader of a foreign program does not search.
@@ -25,7 +24,7 @@ const PLACES: [&str; 3] = [
 
 /// The library, or the fact that there is none.
 pub(crate) enum Library {
-    Loaded(Box<Nvml>),
+    Loaded(Nvml),
     Absent(DriverState),
 }
 
@@ -34,13 +33,16 @@ impl Library {
     pub(crate) fn load() -> Self {
         let mut absent = no_driver("");
         for place in PLACES {
-            match Nvml::builder().lib_path(OsStr::new(place)).init() {
-                Ok(nvml) => return Self::Loaded(Box::new(nvml)),
+            match Nvml::load(place) {
+                Ok(nvml) => return Self::Loaded(nvml),
                 // Not there: look at the next place.
-                Err(NvmlError::LibloadingError(error)) if is_missing(place, &error.to_string()) => {
+                Err(LoadError::Load(error)) if is_missing(place, &error) => {}
+                Err(LoadError::Load(message)) => {
+                    absent = DriverState::Failed { code: "nvml".to_owned(), message };
+                    break;
                 }
-                Err(error) => {
-                    absent = state_of(&error);
+                Err(LoadError::Init(error)) => {
+                    absent = state_of(error);
                     break;
                 }
             }
@@ -66,13 +68,13 @@ fn no_driver(detail: &str) -> DriverState {
 }
 
 /// What a failed initialisation says about the driver.
-fn state_of(error: &NvmlError) -> DriverState {
+fn state_of(error: NvmlError) -> DriverState {
     let code = match error {
-        NvmlError::DriverNotLoaded => {
+        NvmlError::DRIVER_NOT_LOADED => {
             return no_driver("the NVML library is installed, the kernel module is not loaded");
         }
-        NvmlError::LibRmVersionMismatch => "library_mismatch",
-        NvmlError::NoPermission | NvmlError::OperatingSystem => "no_permission",
+        NvmlError::LIBRARY_MISMATCH => "library_mismatch",
+        NvmlError::NO_PERMISSION | NvmlError::OPERATING_SYSTEM => "no_permission",
         _ => "nvml",
     };
     DriverState::Failed { code: code.to_owned(), message: error.to_string() }
@@ -86,17 +88,16 @@ pub(crate) fn facts(library: &Library) -> GpuFacts {
             return GpuFacts { driver: driver.clone(), devices: Vec::new() };
         }
     };
-    let driver_version = match nvml.sys_driver_version() {
+    let driver_version = match nvml.driver_version() {
         Ok(version) => version,
         Err(error) => return probe::broken("nvml", &format!("no driver version: {error}")),
     };
-    let cuda = nvml.sys_cuda_driver_version().ok().map(|version| {
-        format!("{}.{}", cuda_driver_version_major(version), cuda_driver_version_minor(version))
-    });
+    let cuda = nvml.cuda_version().ok();
+    let cuda = cuda.map(|version| format!("{}.{}", version / 1000, version % 1000 / 10));
     let driver = DriverState::Present {
         driver_version,
         cuda_version: cuda,
-        nvml_version: nvml.sys_nvml_version().ok(),
+        nvml_version: nvml.nvml_version().ok(),
     };
     let devices = match indices(nvml) {
         Ok(indices) => indices.map(|index| device::facts(nvml, index)).collect(),

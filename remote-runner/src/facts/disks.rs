@@ -16,7 +16,7 @@ const MAX_STALLED: usize = 3;
 
 /// File systems of the kernel, of programs, or of read-only images: none of them holds data that
 /// may run out.
-const NO_DATA: [&str; 27] = [
+const NO_DATA: [&str; 31] = [
     "autofs",
     "binder",
     "binfmt_misc",
@@ -28,8 +28,12 @@ const NO_DATA: [&str; 27] = [
     "devpts",
     "devtmpfs",
     "efivarfs",
-    "fusectl",
+    "erofs",
+    "fuse.gvfsd-fuse",
     "fuse.lxcfs",
+    "fuse.portal",
+    "fuse.snapfuse",
+    "fusectl",
     "hugetlbfs",
     "iso9660",
     "mqueue",

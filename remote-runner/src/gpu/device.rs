@@ -1,29 +1,22 @@
 //! One device.
 
-use nvml_wrapper::enum_wrappers::device::{Clock, EccCounter, MemoryError, TemperatureSensor};
-use nvml_wrapper::enums::device::UsedGpuMemory;
-use nvml_wrapper::error::{NvmlError, nvml_sym, nvml_try};
-use nvml_wrapper::struct_wrappers::device::ProcessInfo;
-use nvml_wrapper::{Device, Nvml};
 use runner_protocol::facts::{
     ClockFacts, ComputeCapability, EccFacts, Gpu, GpuProcess, PcieFacts, PowerFacts, RowRemapFacts,
 };
 use runner_protocol::telemetry::GpuTelemetry;
 
+use super::library::{Clock, Device, Nvml, NvmlError};
 use super::throttle;
 
 /// The most processes listed for one device: the protocol carries no more.
 const MAX_PROCESSES: usize = 512;
 
-/// The longest name of a process asked for, in bytes.
-const NAME_LENGTH: usize = 512;
-
 /// Everything about the device at a place in NVML's order.
 pub(super) fn facts(nvml: &Nvml, index: u32) -> Gpu {
-    let device = match nvml.device_by_index(index) {
+    let device = match nvml.device(index) {
         Ok(device) => device,
         Err(error) => {
-            return Gpu { index, problem: Some(problem(&error)), ..Gpu::default() };
+            return Gpu { index, problem: Some(error.to_string()), ..Gpu::default() };
         }
     };
     let mut gpu = Gpu {
@@ -31,38 +24,35 @@ pub(super) fn facts(nvml: &Nvml, index: u32) -> Gpu {
         index,
         model: device.name().unwrap_or_default(),
         vbios: device.vbios_version().ok(),
-        pci_address: device.pci_info().ok().map(|pci| pci_address(&pci.bus_id)),
+        pci_address: device.bus_id().ok().map(|bus_id| pci_address(&bus_id)),
         ..Gpu::default()
     };
     // A lost device may still answer from what the library remembers; the temperature is always
     // asked of the device itself.
-    match device.temperature(TemperatureSensor::Gpu) {
+    match device.temperature() {
         Ok(degrees) => gpu.temperature_celsius = Some(degrees),
         Err(error) => {
             if let Err(error) = unless_lost(error) {
-                gpu.problem = Some(problem(&error));
+                gpu.problem = Some(error.to_string());
                 return gpu;
             }
         }
     }
-    let memory = memory(nvml, &device);
+    let memory = memory(&device);
     gpu.memory_total_bytes = memory.total;
     gpu.memory_used_bytes = memory.used;
     gpu.memory_reserved_bytes = memory.reserved;
     gpu.pcie = pcie(&device);
-    gpu.compute_capability = device.cuda_compute_capability().ok().and_then(|capability| {
-        Some(ComputeCapability {
-            major: u32::try_from(capability.major).ok()?,
-            minor: u32::try_from(capability.minor).ok()?,
-        })
+    gpu.compute_capability = device.compute_capability().ok().and_then(|(major, minor)| {
+        Some(ComputeCapability { major: major.try_into().ok()?, minor: minor.try_into().ok()? })
     });
     gpu.ecc = ecc(&device);
-    gpu.row_remap = row_remap(nvml, &device).ok();
-    gpu.throttle_reasons = throttle_bits(nvml, &device).map(throttle::words).unwrap_or_default();
+    gpu.row_remap = device.remapped_rows().ok().map(row_remap);
+    gpu.throttle_reasons = device.throttle_reasons().map(throttle::words).unwrap_or_default();
     gpu.power = power(&device);
-    gpu.mig_enabled = device.mig_mode().ok().map(|mode| mode.current == 1);
-    gpu.persistence_mode = device.is_in_persistent_mode().ok();
-    gpu.utilization_percent = device.utilization_rates().ok().map(|rates| rates.gpu);
+    gpu.mig_enabled = device.mig_mode().ok();
+    gpu.persistence_mode = device.persistence_mode().ok().map(|mode| mode == 1);
+    gpu.utilization_percent = device.utilization().ok().map(|rates| rates.gpu);
     gpu.clocks = clocks(&device);
     gpu.processes = processes(nvml, &device).ok();
     gpu
@@ -71,42 +61,36 @@ pub(super) fn facts(nvml: &Nvml, index: u32) -> Gpu {
 /// What changes from second to second: a few calls, so that a short interval costs the device
 /// little.
 pub(super) fn sample(nvml: &Nvml, index: u32) -> GpuTelemetry {
-    let device = match nvml.device_by_index(index) {
+    let device = match nvml.device(index) {
         Ok(device) => device,
-        Err(error) => return GpuTelemetry { problem: Some(problem(&error)), ..Default::default() },
+        Err(error) => {
+            return GpuTelemetry { problem: Some(error.to_string()), ..Default::default() };
+        }
     };
     let mut sample = GpuTelemetry { uuid: device.uuid().unwrap_or_default(), ..Default::default() };
-    match device.temperature(TemperatureSensor::Gpu) {
+    match device.temperature() {
         Ok(degrees) => sample.temperature_celsius = Some(degrees),
         Err(error) => {
             if let Err(error) = unless_lost(error) {
-                sample.problem = Some(problem(&error));
+                sample.problem = Some(error.to_string());
                 return sample;
             }
         }
     }
-    sample.utilization_percent = device.utilization_rates().ok().map(|rates| rates.gpu);
-    sample.memory_used_bytes = memory(nvml, &device).used;
-    sample.power_draw_mw = device.power_usage().ok().map(u64::from);
-    sample.sm_clock_mhz = device.clock_info(Clock::SM).ok();
-    sample.memory_clock_mhz = device.clock_info(Clock::Memory).ok();
-    sample.throttle_reasons = throttle_bits(nvml, &device).map(throttle::words).unwrap_or_default();
+    sample.utilization_percent = device.utilization().ok().map(|rates| rates.gpu);
+    sample.memory_used_bytes = memory(&device).used;
+    sample.power_draw_mw = device.power_draw().ok().map(u64::from);
+    sample.sm_clock_mhz = device.clock(Clock::Sm).ok();
+    sample.memory_clock_mhz = device.clock(Clock::Memory).ok();
+    sample.throttle_reasons = device.throttle_reasons().map(throttle::words).unwrap_or_default();
     sample
 }
 
 /// Passes over errors that say nothing about the whole device.
 fn unless_lost(error: NvmlError) -> Result<(), NvmlError> {
     match error {
-        NvmlError::GpuLost | NvmlError::ResetRequired | NvmlError::Unknown => Err(error),
+        NvmlError::GPU_IS_LOST | NvmlError::RESET_REQUIRED | NvmlError::UNKNOWN => Err(error),
         _ => Ok(()),
-    }
-}
-
-fn problem(error: &NvmlError) -> String {
-    match error {
-        NvmlError::GpuLost => "GPU is lost: it has fallen off the bus".to_owned(),
-        NvmlError::ResetRequired => "GPU requires a reset".to_owned(),
-        error => error.to_string(),
     }
 }
 
@@ -127,111 +111,75 @@ struct Memory {
     reserved: Option<u64>,
 }
 
-fn memory(nvml: &Nvml, device: &Device<'_>) -> Memory {
-    if let Ok(memory) = device.memory_info() {
+fn memory(device: &Device<'_>) -> Memory {
+    if let Ok(memory) = device.memory_v2() {
         return Memory {
             total: Some(memory.total),
             used: Some(memory.used),
             reserved: Some(memory.reserved),
         };
     }
-    match memory_before_r510(nvml, device) {
-        Ok((total, used)) => Memory { total: Some(total), used: Some(used), reserved: None },
+    // Before R510: what is used includes what is reserved.
+    match device.memory() {
+        Ok(memory) => Memory { total: Some(memory.total), used: Some(memory.used), reserved: None },
         Err(_) => Memory::default(),
-    }
-}
-
-/// Total and used memory from drivers that know only the first form of the question. Their `used`
-/// includes what is reserved.
-fn memory_before_r510(nvml: &Nvml, device: &Device<'_>) -> Result<(u64, u64), NvmlError> {
-    let ask = nvml_sym(nvml.lib().nvmlDeviceGetMemoryInfo.as_ref())?;
-    // SAFETY: the structure holds plain numbers, so zeros are a valid value of it; the handle is of
-    // a live library; the call fills the structure.
-    unsafe {
-        let mut info = std::mem::zeroed();
-        nvml_try(ask(device.handle(), &raw mut info))?;
-        Ok((info.total, info.used))
     }
 }
 
 fn pcie(device: &Device<'_>) -> PcieFacts {
     PcieFacts {
-        width: device.current_pcie_link_width().ok(),
-        width_max: device.max_pcie_link_width().ok(),
-        generation: device.current_pcie_link_gen().ok(),
-        generation_max: device.max_pcie_link_gen().ok(),
+        width: device.link_width().ok(),
+        width_max: device.link_width_max().ok(),
+        generation: device.link_generation().ok(),
+        generation_max: device.link_generation_max().ok(),
     }
 }
 
 fn ecc(device: &Device<'_>) -> EccFacts {
-    let state = device.is_ecc_enabled().ok();
-    let errors = |error, counter| device.total_ecc_errors(error, counter).ok();
+    let mode = device.ecc_mode().ok();
     EccFacts {
-        enabled: state.as_ref().map(|state| state.currently_enabled),
-        enabled_pending: state.as_ref().map(|state| state.pending_enabled),
-        corrected: errors(MemoryError::Corrected, EccCounter::Volatile),
-        uncorrected: errors(MemoryError::Uncorrected, EccCounter::Volatile),
-        corrected_lifetime: errors(MemoryError::Corrected, EccCounter::Aggregate),
-        uncorrected_lifetime: errors(MemoryError::Uncorrected, EccCounter::Aggregate),
+        enabled: mode.map(|(now, _)| now),
+        enabled_pending: mode.map(|(_, pending)| pending),
+        corrected: device.ecc_errors(false, false).ok(),
+        uncorrected: device.ecc_errors(true, false).ok(),
+        corrected_lifetime: device.ecc_errors(false, true).ok(),
+        uncorrected_lifetime: device.ecc_errors(true, true).ok(),
     }
 }
 
-/// Row remapping, which the wrapper does not wrap.
-fn row_remap(nvml: &Nvml, device: &Device<'_>) -> Result<RowRemapFacts, NvmlError> {
-    let ask = nvml_sym(nvml.lib().nvmlDeviceGetRemappedRows.as_ref())?;
-    let (mut correctable, mut uncorrectable, mut pending, mut failure) = (0, 0, 0, 0);
-    // SAFETY: the handle is of a live library, and the four numbers outlive the call.
-    unsafe {
-        nvml_try(ask(
-            device.handle(),
-            &raw mut correctable,
-            &raw mut uncorrectable,
-            &raw mut pending,
-            &raw mut failure,
-        ))?;
-    }
-    Ok(RowRemapFacts { correctable, uncorrectable, pending: pending != 0, failure: failure != 0 })
-}
-
-/// The bits of the throttle reasons, of which the wrapper drops some.
-fn throttle_bits(nvml: &Nvml, device: &Device<'_>) -> Result<u64, NvmlError> {
-    let ask = nvml_sym(nvml.lib().nvmlDeviceGetCurrentClocksThrottleReasons.as_ref())?;
-    let mut bits = 0;
-    // SAFETY: the handle is of a live library, and the number outlives the call.
-    unsafe { nvml_try(ask(device.handle(), &raw mut bits))? };
-    Ok(bits)
+fn row_remap([correctable, uncorrectable, pending, failure]: [u32; 4]) -> RowRemapFacts {
+    RowRemapFacts { correctable, uncorrectable, pending: pending != 0, failure: failure != 0 }
 }
 
 fn power(device: &Device<'_>) -> PowerFacts {
     PowerFacts {
-        limit_mw: device.enforced_power_limit().ok().map(u64::from),
-        limit_default_mw: device.power_management_limit_default().ok().map(u64::from),
-        draw_mw: device.power_usage().ok().map(u64::from),
+        limit_mw: device.power_limit().ok().map(u64::from),
+        limit_default_mw: device.power_limit_default().ok().map(u64::from),
+        draw_mw: device.power_draw().ok().map(u64::from),
     }
 }
 
 fn clocks(device: &Device<'_>) -> ClockFacts {
     ClockFacts {
-        sm_mhz: device.clock_info(Clock::SM).ok(),
-        sm_max_mhz: device.max_clock_info(Clock::SM).ok(),
-        memory_mhz: device.clock_info(Clock::Memory).ok(),
-        memory_max_mhz: device.max_clock_info(Clock::Memory).ok(),
+        sm_mhz: device.clock(Clock::Sm).ok(),
+        sm_max_mhz: device.clock_max(Clock::Sm).ok(),
+        memory_mhz: device.clock(Clock::Memory).ok(),
+        memory_max_mhz: device.clock_max(Clock::Memory).ok(),
     }
 }
 
 /// Compute and graphics processes, each once. Drivers before R510 do not know this form of the
 /// question, and say nothing.
 fn processes(nvml: &Nvml, device: &Device<'_>) -> Result<Vec<GpuProcess>, NvmlError> {
-    let compute = device.running_compute_processes()?;
-    let graphics = device.running_graphics_processes().unwrap_or_default();
+    let compute = device.compute_processes(MAX_PROCESSES)?;
+    let graphics = device.graphics_processes(MAX_PROCESSES).unwrap_or_default();
     let mut found: Vec<GpuProcess> = Vec::new();
-    for ProcessInfo { pid, used_gpu_memory, .. } in compute.into_iter().chain(graphics) {
+    for process in compute.into_iter().chain(graphics) {
+        let pid = process.pid;
         if found.len() < MAX_PROCESSES && !found.iter().any(|known| known.pid == pid) {
-            let used_memory_bytes = match used_gpu_memory {
-                UsedGpuMemory::Used(bytes) => Some(bytes),
-                UsedGpuMemory::Unavailable => None,
-            };
-            let name = nvml.sys_process_name(pid, NAME_LENGTH).ok();
+            // All ones: not available.
+            let used_memory_bytes = Some(process.used_memory).filter(|bytes| *bytes != u64::MAX);
+            let name = nvml.process_name(pid).ok();
             found.push(GpuProcess { pid, name, used_memory_bytes });
         }
     }
