@@ -22,10 +22,10 @@ GPOW_INLINE int dot4(u32 a, u32 b, int sum) {
 
 extern "C" __global__ void __launch_bounds__(256)
 gpow_gemm_dp4a(const uint4 *__restrict__ rows, const uint4 *__restrict__ columns, int *__restrict__ product,
-               u32 n, u32 inner) {
+               u32 log2_n, u32 inner) {
     __shared__ __align__(16) u32 a_tile[8 * DP4A_PITCH];
     __shared__ __align__(16) u32 b_tile[8 * DP4A_PITCH];
-    u32 tiles = n / 128, tile_row = blockIdx.x / tiles, tile_column = blockIdx.x % tiles;
+    u32 log2_tiles = log2_n - 7, tile_row = blockIdx.x >> log2_tiles, tile_column = blockIdx.x & ((1u << log2_tiles) - 1);
     u32 quads = inner / 16, line = threadIdx.x >> 1, half = threadIdx.x & 1;
     u32 y = threadIdx.x >> 4, x = threadIdx.x & 15;
     const uint4 *a_from = rows + (u64)(tile_row * 128 + line) * quads + half;
@@ -61,7 +61,7 @@ gpow_gemm_dp4a(const uint4 *__restrict__ rows, const uint4 *__restrict__ columns
     }
 #pragma unroll
     for (int i = 0; i < 8; i++) {
-        int *out = product + (u64)(tile_row * 128 + y * 8 + i) * n + tile_column * 128 + x * 8;
+        int *out = product + ((u64)(tile_row * 128 + y * 8 + i) << log2_n) + tile_column * 128 + x * 8;
 #pragma unroll
         for (int j = 0; j < 8; j++) out[j] = sum[i][j];
     }

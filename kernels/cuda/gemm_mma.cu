@@ -2,8 +2,8 @@
 //
 // A thread block of 256 makes a tile of 128 x 128; its eight warps, two by four, make 64 x 32 each. The inner dimension is
 // walked in steps of 64 bytes through three stages of shared memory. A row's 16-byte pieces are stored at
-// piece ^ (row / 2 mod 4), so that the eight rows of an 8 x 16 byte matrix lie in different banks. n is a multiple of 128,
-// `inner` of 64 (16384, less in tests) and at least 128.
+// piece ^ (row / 2 mod 4), so that the eight rows of an 8 x 16 byte matrix lie in different banks. n is a power of two, at least 128,
+// given as its logarithm; `inner` is a multiple of 64 (16384, less in tests), at least 128.
 #include "gpow.cuh"
 
 #define MMA_STAGES 3
@@ -71,15 +71,21 @@ GPOW_INLINE void mma_fetch(u8 *tile, const u8 *from, u32 inner) {
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2)
-gpow_gemm_mma(const u8 *__restrict__ rows, const u8 *__restrict__ columns, int *__restrict__ product, u32 n,
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+#define MMA_RESIDENT 1 // 48 of 64 KiB of shared memory, and no register to spare
+#else
+#define MMA_RESIDENT 2
+#endif
+extern "C" __global__ void __launch_bounds__(256, MMA_RESIDENT)
+gpow_gemm_mma(const u8 *__restrict__ rows, const u8 *__restrict__ columns, int *__restrict__ product, u32 log2_n,
               u32 inner) {
     __shared__ __align__(128) u8 a_stage[MMA_STAGES * MMA_TILE_BYTES];
     __shared__ __align__(128) u8 b_stage[MMA_STAGES * MMA_TILE_BYTES];
     // Tiles go down eight rows of tiles before they go right: neighbours share operands in the cache.
-    u32 tiles = n / 128, band = tiles < 8 ? tiles : 8;
-    u32 within = blockIdx.x % (band * tiles);
-    u32 tile_row = blockIdx.x / (band * tiles) * band + within % band, tile_column = within / band;
+    u32 log2_tiles = log2_n - 7, log2_band = log2_tiles < 3 ? log2_tiles : 3;
+    u32 within = blockIdx.x & ((1u << (log2_band + log2_tiles)) - 1);
+    u32 tile_row = (blockIdx.x >> (log2_band + log2_tiles) << log2_band) + (within & ((1u << log2_band) - 1));
+    u32 tile_column = within >> log2_band;
     u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     u32 warp_row = (warp >> 2) * 64, warp_column = (warp & 3) * 32;
     const u8 *a_from = rows + (u64)tile_row * 128 * inner;
@@ -141,7 +147,7 @@ gpow_gemm_mma(const u8 *__restrict__ rows, const u8 *__restrict__ columns, int *
         for (u32 j = 0; j < 4; j++) {
             u32 row = tile_row * 128 + warp_row + i * 16 + (lane >> 2);
             u32 column = tile_column * 128 + warp_column + j * 8 + (lane & 3) * 2;
-            *(int2 *)(product + (u64)row * n + column) = make_int2(sum[i][j][0], sum[i][j][1]);
-            *(int2 *)(product + (u64)(row + 8) * n + column) = make_int2(sum[i][j][2], sum[i][j][3]);
+            *(int2 *)(product + ((u64)row << log2_n) + column) = make_int2(sum[i][j][0], sum[i][j][1]);
+            *(int2 *)(product + ((u64)(row + 8) << log2_n) + column) = make_int2(sum[i][j][2], sum[i][j][3]);
         }
 }

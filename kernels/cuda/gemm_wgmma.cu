@@ -4,7 +4,8 @@
 // dimension is walked in steps of 128 bytes through four stages of dynamic shared memory, 192 KiB, which the caller
 // allows with the launch. Copies run two steps ahead; one step's products are in flight while the next is prepared. Tiles
 // lie in shared memory as the instruction's 128-byte swizzle wants them: a row is 128 bytes, eight rows are an atom of
-// 1024 bytes, and the 16-byte piece p of row r is stored at p ^ (r mod 8). n is a multiple of 256, `inner` of 128.
+// 1024 bytes, and the 16-byte piece p of row r is stored at p ^ (r mod 8). n is a power of two, at least
+// 256, given as its logarithm; `inner` is a multiple of 128.
 #include "gpow.cuh"
 
 #define WG_STAGES 4
@@ -87,12 +88,13 @@ GPOW_INLINE void wg_fetch(u8 *tile, const u8 *from, u32 inner) {
 }
 
 extern "C" __global__ void __launch_bounds__(256, 1)
-gpow_gemm_wgmma(const u8 *__restrict__ rows, const u8 *__restrict__ columns, int *__restrict__ product, u32 n,
+gpow_gemm_wgmma(const u8 *__restrict__ rows, const u8 *__restrict__ columns, int *__restrict__ product, u32 log2_n,
                 u32 inner) {
     GPOW_DYNAMIC_SHARED(stages);
-    u32 tile_rows = n / 128, tile_columns = n / 256, band = tile_rows < 8 ? tile_rows : 8;
-    u32 within = blockIdx.x % (band * tile_columns);
-    u32 tile_row = blockIdx.x / (band * tile_columns) * band + within % band, tile_column = within / band;
+    u32 log2_rows = log2_n - 7, log2_columns = log2_n - 8, log2_band = log2_rows < 3 ? log2_rows : 3;
+    u32 within = blockIdx.x & ((1u << (log2_band + log2_columns)) - 1);
+    u32 tile_row = (blockIdx.x >> (log2_band + log2_columns) << log2_band) + (within & ((1u << log2_band) - 1));
+    u32 tile_column = within >> log2_band;
     u32 group = threadIdx.x >> 7;
     const u8 *a_from = rows + (u64)tile_row * 128 * inner;
     const u8 *b_from = columns + (u64)tile_column * 256 * inner;
@@ -133,7 +135,7 @@ gpow_gemm_wgmma(const u8 *__restrict__ rows, const u8 *__restrict__ columns, int
 #pragma unroll
     for (u32 j = 0; j < 32; j++) {
         u32 column = tile_column * 256 + j * 8 + (lane & 3) * 2;
-        *(int2 *)(product + (u64)row * n + column) = make_int2(sum[4 * j], sum[4 * j + 1]);
-        *(int2 *)(product + (u64)(row + 8) * n + column) = make_int2(sum[4 * j + 2], sum[4 * j + 3]);
+        *(int2 *)(product + ((u64)row << log2_n) + column) = make_int2(sum[4 * j], sum[4 * j + 1]);
+        *(int2 *)(product + ((u64)(row + 8) << log2_n) + column) = make_int2(sum[4 * j + 2], sum[4 * j + 3]);
     }
 }

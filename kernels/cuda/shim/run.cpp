@@ -56,20 +56,20 @@ static void tree() { // the key's eight words
     put(nodes.data(), nodes.size() * 16);
 }
 
-static void gemm() { // variant n inner
+static void gemm() { // variant log2_n inner
     std::vector<uint4> operands;
     const u8 *rows = (const u8 *)device_copy(operands);
     const char *variant = arguments[2];
-    u32 n = (u32)number(3), inner = (u32)number(4);
+    u32 log2_n = (u32)number(3), n = 1u << log2_n, inner = (u32)number(4);
     const u8 *columns = rows + (u64)n * inner;
     std::vector<int> product((u64)n * n);
     if (!strcmp(variant, "dp4a"))
         launch(n / 128 * (n / 128), 256,
-               [&] { gpow_gemm_dp4a((const uint4 *)rows, (const uint4 *)columns, at(product), n, inner); });
+               [&] { gpow_gemm_dp4a((const uint4 *)rows, (const uint4 *)columns, at(product), log2_n, inner); });
     else if (!strcmp(variant, "mma"))
-        launch(n / 128 * (n / 128), 256, [&] { gpow_gemm_mma(rows, columns, at(product), n, inner); });
+        launch(n / 128 * (n / 128), 256, [&] { gpow_gemm_mma(rows, columns, at(product), log2_n, inner); });
     else if (!strcmp(variant, "wgmma"))
-        launch(n / 128 * (n / 256), 256, [&] { gpow_gemm_wgmma(rows, columns, at(product), n, inner); });
+        launch(n / 128 * (n / 256), 256, [&] { gpow_gemm_wgmma(rows, columns, at(product), log2_n, inner); });
     else
         abort();
     put(product.data(), product.size() * 4);
