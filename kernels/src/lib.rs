@@ -5,7 +5,7 @@
 //! it bytes and durations and gets keys, queries and a [`Verdict`].
 //!
 //! - [`Context`] and [`Parameters`]: what is asked, with every size checked once.
-//! - [`keys`], [`queries`]: what a prover needs besides a GPU.
+//! - [`keys`], [`queries`], [`launch`], [`artifacts`]: what a prover needs besides a GPU.
 //! - [`Proof`]: what comes back. Sizes are bounded while it is decoded.
 //! - [`Verification`]: the checks as independent pieces of work, so that a caller may spread them over
 //!   threads; [`verify`] does them one after another.
@@ -14,11 +14,13 @@
 //! What it must not do: touch a device, a file or a clock; trust a length from the wire; panic on
 //! anything a prover sent.
 
+pub mod artifacts;
 mod block;
 mod bytes;
 mod commitment;
 pub mod context;
 pub mod keys;
+pub mod launch;
 pub mod models;
 pub mod parameters;
 mod philox;

@@ -6,6 +6,7 @@ mod cheats;
 mod decoder;
 mod known_answers;
 mod model_table;
+mod shim;
 mod support;
 mod timing;
 mod vectors;
