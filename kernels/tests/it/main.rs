@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod agreement;
+mod artifacts;
 mod cheats;
 mod decoder;
 mod known_answers;
