@@ -41,7 +41,8 @@ impl Local {
         }
         let child = Command::new("sh")
             .arg("-c")
-            .arg(command.line())
+            // The outer shell becomes the command, so that its status is the command's.
+            .arg(format!("exec {}", command.line()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
