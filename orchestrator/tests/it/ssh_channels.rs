@@ -165,7 +165,7 @@ async fn upload(transport: &dyn Transport) {
         .progress(Box::new(move |sent| progress.lock().unwrap().push(sent)));
     let output = transport.exec(request).await.unwrap();
     assert!(output.stdout == payload && !output.stdout_truncated);
-    let seen = seen.lock().unwrap();
+    let seen = seen.lock().unwrap().clone();
     assert!(seen.is_sorted() && seen.last() == Some(&len));
 
     let request = ExecRequest::new(command("wc -c")).stdin(Input::Bytes(payload));
