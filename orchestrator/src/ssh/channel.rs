@@ -8,7 +8,7 @@
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use russh::client::Msg;
@@ -59,9 +59,40 @@ pub(super) struct Job {
     pub(super) cancel: CancellationToken,
     /// Told when the command has started (its marker came) or the socket is connected.
     pub(super) started: Option<oneshot::Sender<()>>,
-    /// Set at the same moment, for whoever times out.
-    pub(super) running: Arc<AtomicBool>,
+    /// How far it is, for whoever times out.
+    pub(super) phase: Phase,
 }
+
+/// How far a channel is.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Phase(Arc<AtomicU8>);
+
+impl Phase {
+    /// Asked for, or with a login that has not come to the command.
+    const STARTING: u8 = 0;
+    /// Waiting for one of the server's sessions.
+    const WAITING: u8 = 1;
+    /// The command runs.
+    const RUNNING: u8 = 2;
+
+    pub(super) fn is_waiting(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Self::WAITING
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Self::RUNNING
+    }
+
+    fn set(&self, phase: u8) {
+        self.0.store(phase, Ordering::Release);
+    }
+}
+
+/// The first pause before a refused session is asked for again: sshd reaps within milliseconds.
+const REAP_PAUSE: Duration = Duration::from_millis(5);
+
+/// The longest such pause.
+const REAP_PAUSE_MAX: Duration = Duration::from_millis(500);
 
 impl Sink {
     fn stdout(&mut self, bytes: Bytes) -> Result<(), Failure> {
@@ -113,9 +144,9 @@ pub(super) struct Ended {
 
 /// Drives one channel from its opening to its close.
 pub(super) async fn pump(link: Arc<Link>, job: Job) -> Result<Ended, Failure> {
-    let Job { target, source, mut sink, cancel, started, running } = job;
+    let Job { target, source, mut sink, cancel, started, phase } = job;
     let outcome = async {
-        let (channel, slot) = open(&link, &target, &cancel).await?;
+        let (channel, slot) = open(&link, &target, &cancel, &phase).await?;
         let (mut deframe, line) = match target {
             Target::Exec { line, marker } => {
                 let limit = link.limits.noise_bytes;
@@ -124,7 +155,7 @@ pub(super) async fn pump(link: Arc<Link>, job: Job) -> Result<Ended, Failure> {
             }
             Target::Socket { .. } => (None, None),
         };
-        let mut running = Running { started, flag: running };
+        let mut running = Running { started, phase };
         if deframe.is_none() {
             running.now();
         }
@@ -146,12 +177,12 @@ pub(super) async fn pump(link: Arc<Link>, job: Job) -> Result<Ended, Failure> {
 
 struct Running {
     started: Option<oneshot::Sender<()>>,
-    flag: Arc<AtomicBool>,
+    phase: Phase,
 }
 
 impl Running {
     fn now(&mut self) {
-        self.flag.store(true, Ordering::Release);
+        self.phase.set(Phase::RUNNING);
         if let Some(started) = self.started.take() {
             // A caller that is gone has cancelled as well.
             let _ = started.send(());
@@ -164,16 +195,16 @@ async fn open(
     link: &Arc<Link>,
     target: &Target,
     cancel: &CancellationToken,
+    phase: &Phase,
 ) -> Result<(Channel<Msg>, Option<Slot>), Failure> {
+    let mut pause = REAP_PAUSE;
     loop {
         let slot = match target {
             Target::Socket { .. } => None,
-            Target::Exec { .. } => Some(tokio::select! {
-                // Waits only: whichever loses has taken nothing.
-                slot = link.slots.take() => slot,
-                () = cancel.cancelled() => return Err(Failure::Closed),
-                () = link.gone() => return Err(link.ending.failure()),
-            }),
+            Target::Exec { .. } => {
+                phase.set(Phase::WAITING);
+                Some(wanted(link, cancel, link.slots.take()).await?)
+            }
         };
         // Not raced with `cancel`: once asked for, the channel must be received to be closed.
         let opened = async {
@@ -190,17 +221,37 @@ async fn open(
             () = link.gone() => return Err(link.ending.failure()),
         };
         match (opened, slot) {
-            (Ok(channel), slot) => return Ok((channel, slot)),
-            (Err(russh::Error::ChannelOpenFailure(why)), Some(slot)) => {
-                if slot.refused().is_err() {
-                    return Err(refused("session", &why));
+            (Ok(channel), slot) => {
+                if let Some(slot) = &slot {
+                    slot.opened();
                 }
+                phase.set(Phase::STARTING);
+                return Ok((channel, slot));
+            }
+            (Err(russh::Error::ChannelOpenFailure(why)), Some(slot)) => {
+                slot.refused().map_err(|_| refused("session", &why))?;
+                wanted(link, cancel, tokio::time::sleep(pause)).await?;
+                pause = (pause * 2).min(REAP_PAUSE_MAX);
             }
             (Err(russh::Error::ChannelOpenFailure(why)), None) => {
                 return Err(refused("connection to a socket", &why));
             }
             (Err(_), _) => return Err(link.ending.failure()),
         }
+    }
+}
+
+/// Waits as long as the channel is wanted and the link is there.
+async fn wanted<T>(
+    link: &Link,
+    cancel: &CancellationToken,
+    wait: impl Future<Output = T>,
+) -> Result<T, Failure> {
+    tokio::select! {
+        // Waits only: whichever loses has taken nothing.
+        done = wait => Ok(done),
+        () = cancel.cancelled() => Err(Failure::Closed),
+        () = link.gone() => Err(link.ending.failure()),
     }
 }
 

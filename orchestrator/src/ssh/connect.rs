@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use russh::client::{Config, Handle};
 use russh::{AlgorithmKind, Preferred, SshId};
@@ -28,6 +28,10 @@ use crate::transport::{Error, Excerpt, Failure, Hop, HostKeyProblem, Place};
 
 /// Our name on the wire (RFC 4253, 4.2).
 const CLIENT_ID: &str = concat!("SSH-2.0-orchestrator_", env!("CARGO_PKG_VERSION"));
+
+/// sshd counts a login as unauthenticated until its listener has heard otherwise, which takes a
+/// moment. Where its room is known to be scarce, the next connect waits for that.
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// A byte stream below a connection.
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -109,22 +113,25 @@ impl<'a> Step<'a> {
         let mut failed = policy(limits.connect_attempts).pauses();
         let mut dropped = policy(limits.dropped_attempts).pauses();
         loop {
-            let failure = match self.attempt(through).await {
-                Ok(done) => return Ok(done),
+            let failure = match self.attempt(through, &mut dropped).await {
+                Ok(Some(done)) => return Ok(done),
+                Ok(None) => continue,
                 Err(failure) => failure,
             };
-            let pause = match failure {
-                _ if !failure.is_transient() => None,
-                Failure::BannerClosed(_) => dropped.next(),
-                _ => failed.next(),
-            };
+            let pause = if failure.is_transient() { failed.next() } else { None };
             let Some(pause) = pause else { return Err(failure) };
             tracing::debug!(server = %self.place.server, %failure, ?pause, "trying again");
             tokio::time::sleep(pause).await;
         }
     }
 
-    async fn attempt(&self, through: Option<&Link>) -> Result<(Link, HostKeyDecision), Failure> {
+    /// Makes one attempt. `None` says that the server had no room and that a pause for it is
+    /// over.
+    async fn attempt(
+        &self,
+        through: Option<&Link>,
+        dropped: &mut impl Iterator<Item = Duration>,
+    ) -> Result<Option<(Link, HostKeyDecision)>, Failure> {
         let Endpoint { address, port, user, .. } = self.endpoint;
         let limits = self.limits();
         let context = self.context;
@@ -132,13 +139,26 @@ impl<'a> Step<'a> {
         let keyring =
             auth::prepare(self.endpoint, &context.identities, environment, limits.auth).await?;
         let pass = context.gate.enter(address, *port).await;
-        let greeted = self.greet(through, &pass).await?;
+        let greeted = match self.greet(through, &pass).await {
+            Ok(greeted) => greeted,
+            Err(failure @ Failure::BannerClosed(_)) => {
+                let Some(pause) = dropped.next() else { return Err(failure) };
+                tracing::debug!(server = %self.place.server, %failure, ?pause, "no room");
+                // The place is kept meanwhile, so that no one else runs into the same.
+                tokio::time::sleep(pause).await;
+                return Ok(None);
+            }
+            Err(failure) => return Err(failure),
+        };
         let Greeted { mut handle, cut, ended, ending, decision } = greeted;
         // Until the link exists, leaving in any way must end the protocol task.
         let guard = cut.clone().drop_guard();
         let login = auth::authenticate(&mut handle, user, keyring, limits.offered_keys);
         within(limits.auth, Failure::AuthTimeout(limits.auth), login).await?;
         pass.succeeded();
+        if pass.is_narrow() {
+            tokio::time::sleep(SETTLE).await;
+        }
         let link = Link {
             handle,
             cut: guard.disarm(),
@@ -150,7 +170,7 @@ impl<'a> Step<'a> {
             place: self.place.clone(),
             through: None,
         };
-        Ok((link, decision))
+        Ok(Some((link, decision)))
     }
 
     /// Connects and exchanges keys. With a pin that is a fingerprint alone, a server that shows

@@ -101,6 +101,11 @@ impl Pass {
         }
     }
 
+    /// Whether the server has lately dropped connects.
+    pub(super) fn is_narrow(&self) -> bool {
+        self.route.state().width < self.widest
+    }
+
     /// The server dropped this connect before its greeting.
     pub(super) fn was_dropped(&self) {
         let mut state = self.route.state();

@@ -69,3 +69,22 @@ impl Default for Limits {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rows of the documentation are the fields with their defaults, in order.
+    #[test]
+    fn the_documentation_has_every_limit_with_its_default() {
+        let document = include_str!("../../../docs/ssh.md");
+        let table = document.split("## Limits").nth(1).unwrap().split("\n\n").nth(1).unwrap();
+        let rows = table.lines().skip(2).map(|row| {
+            let mut cells = row.split('|').map(str::trim);
+            let name = cells.nth(1).unwrap().trim_matches('`');
+            format!("    {name}: {},\n", cells.next().unwrap().replace(' ', ""))
+        });
+        let fields = format!("{:#?}", Limits::default()).replace("250.0ms", "250ms");
+        assert_eq!(format!("Limits {{\n{}}}", rows.collect::<String>()), fields);
+    }
+}

@@ -1,15 +1,22 @@
 //! How many sessions are open on one connection.
 //!
 //! sshd allows `MaxSessions` (default 10) and refuses the next with a bare "open failed". A
-//! refusal while others are open is taken as that limit: the refused open waits for one of them
-//! to end, and later ones wait before asking.
+//! refusal while others are open is taken as that limit: later opens wait before asking. And
+//! sshd frees a session only when it has reaped the process, a moment after it has closed the
+//! channel, so a refusal with nothing open may only mean that it is not yet done: then the open
+//! is tried again. Only a connection that never had a session is told no at once.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+/// Sessions that must succeed before a lowered limit is raised by one: some refusals are only
+/// sshd being slow to reap, and asking too often costs one refusal each.
+const SUCCESSES_TO_RAISE: usize = 32;
+
 #[derive(Debug)]
 pub(super) struct Slots {
+    most: usize,
     state: Mutex<State>,
     freed: Notify,
 }
@@ -18,20 +25,23 @@ pub(super) struct Slots {
 struct State {
     limit: usize,
     open: usize,
+    successes: usize,
+    ever: bool,
 }
 
 /// A place for one session, given back on drop.
 #[derive(Debug)]
 pub(super) struct Slot(Arc<Slots>);
 
-/// No other session is open, so the refusal is not for their number.
+/// The server never allowed a session, so the refusal is not for their number.
 #[derive(Debug)]
 pub(super) struct NotTheLimit;
 
 impl Slots {
-    pub(super) fn new(limit: usize) -> Arc<Self> {
-        let state = Mutex::new(State { limit: limit.max(1), open: 0 });
-        Arc::new(Self { state, freed: Notify::new() })
+    pub(super) fn new(most: usize) -> Arc<Self> {
+        let most = most.max(1);
+        let state = State { limit: most, open: 0, successes: 0, ever: false };
+        Arc::new(Self { most, state: Mutex::new(state), freed: Notify::new() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -41,12 +51,6 @@ impl Slots {
     /// The number of sessions that may be open, as far as is known.
     pub(super) fn limit(&self) -> usize {
         self.state().limit
-    }
-
-    /// Whether another session would have to wait.
-    pub(super) fn is_full(&self) -> bool {
-        let state = self.state();
-        state.open >= state.limit
     }
 
     /// Waits for a place.
@@ -72,15 +76,27 @@ impl Slots {
 }
 
 impl Slot {
+    /// The server opened the session.
+    pub(super) fn opened(&self) {
+        let mut state = self.0.state();
+        state.ever = true;
+        state.successes += 1;
+        if state.successes >= SUCCESSES_TO_RAISE && state.limit < self.0.most {
+            state.limit += 1;
+            state.successes = 0;
+        }
+    }
+
     /// The server refused the session that was to take this place: lowers the limit to the
-    /// sessions that are open besides it.
+    /// sessions that are open besides it. `Ok` says that trying again may help.
     pub(super) fn refused(self) -> Result<(), NotTheLimit> {
         let mut state = self.0.state();
         let others = state.open - 1;
-        if others == 0 {
+        if others == 0 && !state.ever {
             return Err(NotTheLimit);
         }
-        state.limit = others;
+        state.limit = others.max(1);
+        state.successes = 0;
         Ok(())
     }
 }
@@ -99,7 +115,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_refusal_lowers_the_limit_to_what_is_open() {
+    async fn a_refusal_lowers_the_limit_to_what_is_open_and_successes_raise_it() {
         let slots = Slots::new(8);
         let first = slots.take().await;
         let second = slots.take().await;
@@ -108,13 +124,19 @@ mod tests {
         assert!(slots.take().now_or_never().is_none());
         drop(first);
         assert!(slots.take().now_or_never().is_some());
-        drop(second);
+        for _ in 0..SUCCESSES_TO_RAISE {
+            second.opened();
+        }
+        assert_eq!(slots.limit(), 3);
     }
 
     #[tokio::test]
-    async fn a_refusal_of_the_only_session_is_not_about_the_number() {
+    async fn a_server_that_never_allowed_a_session_is_not_asked_again() {
         let slots = Slots::new(8);
         assert!(slots.take().await.refused().is_err());
         assert_eq!(slots.limit(), 8);
+        slots.take().await.opened();
+        assert!(slots.take().await.refused().is_ok());
+        assert_eq!(slots.limit(), 1);
     }
 }

@@ -90,7 +90,8 @@ impl RemoteCommand {
     /// shell, so its exit status is the line's.
     pub(crate) fn framed_line(&self, marker: &str) -> String {
         join(
-            ["sh", "-c", FRAME_SCRIPT, "sh", marker]
+            // `exec`, so that a signal ends the login shell too and is told as such.
+            ["exec", "sh", "-c", FRAME_SCRIPT, "sh", marker]
                 .into_iter()
                 .chain(self.words.iter().map(String::as_str)),
         )

@@ -41,7 +41,8 @@ impl Local {
         }
         let child = Command::new("sh")
             .arg("-c")
-            .arg(command.line())
+            // The outer shell becomes the command, so that its status is the command's.
+            .arg(format!("exec {}", command.line()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -181,7 +182,8 @@ fn status(status: OsStatus) -> ExitStatus {
         (None, Some(signal)) => {
             let name = Signal::from_named_raw(signal)
                 .map_or_else(|| signal.to_string(), |named| format!("{named:?}"));
-            ExitStatus::Signal(name.trim_start_matches("Signal::").to_owned())
+            // rustix shows them as `"Signal::TERM"`.
+            ExitStatus::Signal(name.trim_matches('"').trim_start_matches("Signal::").to_owned())
         }
         (None, None) => ExitStatus::Missing,
     }

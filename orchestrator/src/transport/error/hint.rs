@@ -69,8 +69,13 @@ pub(super) fn hint(error: &Error) -> Option<String> {
         Failure::JumpRefused { prohibited: false, .. } => {
             "check that the jump itself can reach the host".to_owned()
         }
+        Failure::ChannelRefused { what: "session", .. } => {
+            "raise MaxSessions in the host's sshd_config".to_owned()
+        }
         Failure::ChannelRefused { .. } => {
-            "look at MaxSessions and at the forwarding options in the host's sshd_config".to_owned()
+            "allow it in the host's sshd_config: `AllowStreamLocalForwarding yes` (or `local`) and \
+             no `DisableForwarding yes`; or nothing listens on the socket"
+                .to_owned()
         }
         Failure::SessionsExhausted { .. } => {
             "raise MaxSessions in the host's sshd_config".to_owned()
