@@ -1,5 +1,10 @@
 //! Integration tests of the orchestrator, against real parts on loopback.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "tests"
+)]
 
 mod chaos;
 mod config;
@@ -12,16 +17,6 @@ mod fleet_file_selector;
 mod hostile;
 mod import;
 mod init;
-mod store;
-//! Integration tests: real parts on the loopback interface.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::print_stderr,
-    missing_docs,
-    reason = "tests"
-)]
-
 mod ssh_auth;
 mod ssh_channels;
 mod ssh_faults;
@@ -30,3 +25,4 @@ mod ssh_known_hosts;
 mod ssh_shells;
 mod ssh_trust;
 mod sshd;
+mod store;
