@@ -17,6 +17,7 @@ mod fleet_file_selector;
 mod hostile;
 mod import;
 mod init;
+mod layers;
 mod ssh_auth;
 mod ssh_channels;
 mod ssh_faults;
