@@ -22,8 +22,6 @@ pub enum Step {
         /// Bytes in all.
         total: u64,
     },
-    /// Starting the runner.
-    Starting,
     /// Waiting for its facts.
     Facts,
     /// Writing to the database.
@@ -38,7 +36,6 @@ impl Step {
             Self::Connecting => "connecting",
             Self::Checking => "checking",
             Self::Uploading { .. } => "uploading",
-            Self::Starting => "starting",
             Self::Facts => "reading facts",
             Self::Recording => "recording",
         }

@@ -62,7 +62,8 @@ fn no_module_uses_a_layer_above_its_own() {
             match level(&other) {
                 Some(theirs) if theirs > own || other == module => {}
                 Some(_) => wrong.push(format!("{} uses {other}", relative.display())),
-                None => wrong.push(format!("{} uses {other}, which stands in no layer", relative.display())),
+                None => wrong
+                    .push(format!("{} uses {other}, which stands in no layer", relative.display())),
             }
         }
     }
