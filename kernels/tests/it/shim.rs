@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
-use pow_kernels::keys::{ProbeKeys, fill_key};
+use pow_kernels::keys::{ProbeKeys, Slice, fill_key};
 use pow_kernels::launch::{self, Blake3Key, ProbeShape};
 use pow_kernels::{KernelVariant, Sizes, reference};
 
@@ -177,6 +177,17 @@ fn parent_launches_reach_the_root() {
     assert_eq!(launches(1 << 20), [(1 << 20, 2048), (2048, 4), (4, 1)]);
 }
 
+/// Runs a product kernel with the launch that [`launch`] gives for dimension `n`.
+fn gemm(variant: KernelVariant, n: usize, inner: usize, operands: &[u8]) -> Vec<u8> {
+    let kernel = launch::gemm(variant).unwrap();
+    let sizes = Sizes { blocks: 2048, gemm_dimension: n as u32, ..TINY };
+    let grid = launch::gemm_grid(variant, &context(sizes).parameters);
+    let numbers = [grid, kernel.threads, kernel.dynamic_shared_bytes, n.ilog2(), inner as u32];
+    let mut command = vec!["gemm".to_owned(), kernel.name.to_owned()];
+    command.extend(numbers.map(|number| number.to_string()));
+    run(&command, operands)
+}
+
 fn naive(operands: &[u8], n: usize, inner: usize) -> Vec<u8> {
     let (rows, columns) = operands.split_at(n * inner);
     rows.chunks_exact(inner)
@@ -201,20 +212,12 @@ fn every_product_kernel_multiplies() {
         (KernelVariant::Wgmma, 512, 128),
         (KernelVariant::Wgmma, 256, 1024),
     ] {
-        let kernel = launch::gemm(variant).unwrap();
-        let sizes = Sizes { blocks: 2048, gemm_dimension: n, ..TINY };
-        let grid = launch::gemm_grid(variant, &context(sizes).parameters);
-        let (n, inner) = (n as usize, inner as usize);
-        let mut operands = noise(kernel.name, 2 * n * inner);
+        let mut operands = noise(&format!("{variant:?}"), 2 * n * inner);
         // The largest sums: a whole row and a whole column of -128.
         operands[..inner].fill(0x80);
         operands[n * inner..][..inner].fill(0x80);
-        let numbers = [grid, kernel.threads, kernel.dynamic_shared_bytes, n.ilog2()];
-        let mut command = vec!["gemm".to_owned(), kernel.name.to_owned()];
-        command.extend(numbers.map(|number| number.to_string()));
-        command.push(inner.to_string());
-        let product = run(&command, &operands);
-        assert!(product == naive(&operands, n, inner), "{} {n} {inner}", kernel.name);
+        let product = gemm(variant, n, inner, &operands);
+        assert!(product == naive(&operands, n, inner), "{variant:?} {n} {inner}");
         assert_eq!(product[..4], (16_384 * inner as i32).to_le_bytes());
     }
 }
@@ -230,7 +233,7 @@ fn the_row_chunk_kernel_gives_the_chunk_that_is_opened() {
     assert!(run(&arguments("row_chunk", &[7, 305]), &bytes(&prover.memory)) == expected);
 }
 
-/// A challenge answered by the kernels: their records give the reference's commitment.
+/// A challenge answered by the kernels, with the crate's keys and slices: the reference's roots.
 #[test]
 fn the_kernels_commit_to_what_the_reference_commits_to() {
     let challenge = challenge(TINY);
@@ -240,6 +243,9 @@ fn the_kernels_commit_to_what_the_reference_commits_to() {
     let records = probe(TINY, &prover.memory, chains);
     let root = |key: &[u8; 32], data: &[u8]| tree(key, data)[32..64].to_vec();
     assert_eq!(root(&keys.commit_probe, &records), committed.commitments.probe_root.0);
-    let product = &committed.products[1];
-    assert_eq!(root(&keys.commit_gemm(1), product), committed.commitments.gemm_roots[1].0);
+    let slice = Slice::new(&challenge.context.parameters, &committed.commitments.probe_root.0, 0);
+    let rows = |first: u64| bytes(&prover.memory[first as usize * 4096..][..256 * 4096]);
+    let operands = [rows(slice.first_row), rows(slice.first_column)].concat();
+    let product = gemm(KernelVariant::Dp4a, 256, 16_384, &operands);
+    assert_eq!(root(&keys.commit_gemm(0), &product), committed.commitments.gemm_roots[0].0);
 }
