@@ -223,7 +223,7 @@ async fn end(
             event,
             runner: runner_version.map(|version| (options.artifact.sha256.clone(), version)),
             facts,
-            trouble: outcome.reason.map(|reason| (reason, outcome.message.clone())),
+            trouble: outcome.reason.map(|reason| (reason, outcome.whole_message())),
             events: vec![audit_event(spec, &outcome)],
         };
         match fleet.store.record_contact(&fleet.actor, &contact).await {
@@ -269,7 +269,7 @@ fn audit_event(spec: &HostSpec, outcome: &HostOutcome) -> NewEvent {
             "change": outcome.change,
             "runner": outcome.runner,
             "reason": outcome.reason,
-            "message": outcome.message,
+            "message": outcome.whole_message(),
         }),
     }
 }

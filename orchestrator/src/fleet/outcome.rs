@@ -106,6 +106,15 @@ pub struct HostOutcome {
 }
 
 impl HostOutcome {
+    /// The message and its innermost cause.
+    #[must_use]
+    pub fn whole_message(&self) -> String {
+        match self.causes.last() {
+            Some(cause) => format!("{}: {cause}", self.message),
+            None => self.message.clone(),
+        }
+    }
+
     /// The outcome of a task that did not begin or was stopped.
     #[must_use]
     pub fn stopped(host: HostName, reason: Reason, message: &str, elapsed: Duration) -> Self {
