@@ -1,19 +1,4 @@
 //! Integration tests of the orchestrator, against real parts on loopback.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
-
-mod chaos;
-mod config;
-mod embedded_host;
-mod fleet_file_check;
-mod fleet_file_errors;
-mod fleet_file_ranges;
-mod fleet_file_resolve;
-mod fleet_file_selector;
-mod hostile;
-mod import;
-mod init;
-mod store;
-//! Integration tests: real parts on the loopback interface.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -22,6 +7,21 @@ mod store;
     reason = "tests"
 )]
 
+mod chaos;
+mod cli;
+mod config;
+mod demo;
+mod deploy;
+mod embedded_host;
+mod fleet_file_check;
+mod fleet_file_errors;
+mod fleet_file_ranges;
+mod fleet_file_resolve;
+mod fleet_file_selector;
+mod hostile;
+mod hosts;
+mod import;
+mod init;
 mod ssh_auth;
 mod ssh_channels;
 mod ssh_faults;
@@ -30,3 +30,4 @@ mod ssh_known_hosts;
 mod ssh_shells;
 mod ssh_trust;
 mod sshd;
+mod store;

@@ -45,6 +45,7 @@ where
         agent: AgentSocket::Disabled,
         host_key: None,
         host_key_alias: None,
+        known_hosts_files: Vec::new(),
     };
     let context = SshContext::new(impatient(), trust(""));
     let before = tasks();

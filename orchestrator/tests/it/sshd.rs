@@ -90,6 +90,7 @@ impl Sshd {
             agent: AgentSocket::Disabled,
             host_key: None,
             host_key_alias: None,
+            known_hosts_files: Vec::new(),
         }
     }
 
