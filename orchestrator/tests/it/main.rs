@@ -3,6 +3,19 @@
 
 mod chaos;
 mod config;
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "tests"
+)]
+
+mod chaos;
+mod cli;
+mod config;
+mod demo;
+mod deploy;
 mod embedded_host;
 mod fleet_file_check;
 mod fleet_file_errors;
@@ -13,6 +26,9 @@ mod hostile;
 mod import;
 mod init;
 mod layers;
+mod hosts;
+mod import;
+mod init;
 mod ssh_auth;
 mod ssh_channels;
 mod ssh_faults;
