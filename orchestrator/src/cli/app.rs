@@ -89,6 +89,13 @@ impl<'r> App<'r> {
         self.store.get_or_try_init(open).await
     }
 
+    /// Closes the database if it was opened: what was written is in one file then.
+    pub async fn close(&self) {
+        if let Some(store) = self.store.get() {
+            store.clone().close().await;
+        }
+    }
+
     /// Uses this database instead of the configured one.
     pub fn use_store(&self, store: Store) {
         // Only the demo calls this, before anything else could have opened one.

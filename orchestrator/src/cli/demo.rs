@@ -71,7 +71,7 @@ async fn show(
     std::fs::write(&fleet_file, &text)
         .map_err(|error| Failure::user("cannot write the demo's fleet file").because(error))?;
     let store = Store::open(&folder.join("orchestrator.db")).await?;
-    app.use_store(store.clone());
+    app.use_store(store);
 
     heading(app, "The fleet file: embedded demo hosts, inside this process, on loopback");
     app.report.note(text.trim_end());
@@ -97,9 +97,7 @@ async fn show(
         super::hosts::show(app, first.name.as_str()).await?;
     }
     heading(app, "orchestrator audit verify");
-    let exit = super::audit::verify(app, None).await?;
-    store.close().await;
-    Ok(exit)
+    super::audit::verify(app, None).await
 }
 
 fn heading(app: &App<'_>, text: &str) {

@@ -238,7 +238,7 @@ impl Deployed {
             .into_iter()
             .map(|mut document| {
                 assert_eq!(document["event"], "host");
-                document["outcome"].take()
+                document.take()
             })
             .collect();
         Self { finished, rows, summary }

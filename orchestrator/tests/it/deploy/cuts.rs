@@ -195,8 +195,8 @@ async fn ctrl_c_reports_who_was_not_done_and_leaves_the_database_whole() {
         let documents = finished.json_lines();
         let cancelled: Vec<&str> = documents
             .iter()
-            .filter(|document| document["outcome"]["reason"] == "cancelled")
-            .map(|document| document["outcome"]["host"].as_str().unwrap())
+            .filter(|document| document["reason"] == "cancelled")
+            .map(|document| document["host"].as_str().unwrap())
             .collect();
         assert_eq!(cancelled.len(), 2, "{finished:?}");
         assert_eq!(documents.last().unwrap()["cancelled"], 2);
