@@ -1,4 +1,5 @@
 // Runs one kernel of module.cu on the SIMT shim: numbers as arguments, memory on standard input, result on standard output.
+// Grids, thread counts and shapes come from the caller, so that launch.rs is tested with the kernels.
 #include "simt.h"
 
 #include "module.cu"
@@ -25,51 +26,52 @@ static uint4 *device_copy(std::vector<uint4> &to) {
     return to.data();
 }
 
-static void fill() { // grid blocks h key
-    u64 blocks = number(3);
+static void fill() { // grid threads blocks h key
+    u64 blocks = number(4);
     std::vector<u32> memory(blocks * 4096);
-    launch((u32)number(2), 128, [&] { gpow_fill(at(memory), blocks, philox_key(5), (u32)number(4)); });
+    launch((u32)number(2), (u32)number(3),
+           [&] { gpow_fill(at(memory), blocks, philox_key(6), (u32)number(5)); });
     put(memory.data(), memory.size() * 4);
 }
 
-static void probe() { // grid blocks windows shift chains steps key
+static void probe() { // grid threads shape key
     std::vector<uint4> memory;
     device_copy(memory);
-    u64 blocks = number(3), windows = number(4);
-    ProbeShape shape = {blocks, (blocks + windows - 1) / windows * 128, (u32)windows, (u32)number(5), (u32)number(6),
-                        (u32)number(7)};
+    ProbeShape shape = {number(4),      number(5),      (u32)number(6),
+                        (u32)number(7), (u32)number(8), (u32)number(9)};
     std::vector<uint4> records(shape.chains * 64);
-    launch((u32)number(2), 256, [&] { gpow_probe(at(memory), at(records), shape, philox_key(8)); });
+    launch((u32)number(2), (u32)number(3), [&] { gpow_probe(at(memory), at(records), shape, philox_key(10)); });
     put(records.data(), records.size() * 16);
 }
 
-static void tree() { // the key's eight words
+static void tree() { // chunks' grid and threads, parents' threads, key's eight words, then children and grid of each launch
     std::vector<uint4> data;
     device_copy(data);
     u32 chunks = (u32)(input.size() / 1024);
     Blake3Key key;
-    for (int i = 0; i < 8; i++) key.words[i] = (u32)number(2 + i);
+    for (int i = 0; i < 8; i++) key.words[i] = (u32)number(5 + i);
     std::vector<uint4> nodes(chunks * 4);
-    launch((chunks + 127) / 128, 128, [&] { gpow_chunks(at(data), at(nodes), chunks, key); });
-    for (u32 children = chunks; children > 1; children = children > 512 ? children / 512 : 1)
-        launch(children > 512 ? children / 512 : 1, 256, [&] { gpow_parents(at(nodes), children, key); });
+    launch((u32)number(2), (u32)number(3), [&] { gpow_chunks(at(data), at(nodes), chunks, key); });
+    for (int i = 13; arguments[i] != nullptr; i += 2)
+        launch((u32)number(i + 1), (u32)number(4), [&] { gpow_parents(at(nodes), (u32)number(i), key); });
     put(nodes.data(), nodes.size() * 16);
 }
 
-static void gemm() { // variant log2_n inner
+static void gemm() { // kernel grid threads dynamic_shared_bytes log2_n inner
     std::vector<uint4> operands;
     const u8 *rows = (const u8 *)device_copy(operands);
-    const char *variant = arguments[2];
-    u32 log2_n = (u32)number(3), n = 1u << log2_n, inner = (u32)number(4);
+    const char *name = arguments[2];
+    u32 grid = (u32)number(3), threads = (u32)number(4), shared = (u32)number(5);
+    u32 log2_n = (u32)number(6), n = 1u << log2_n, inner = (u32)number(7);
     const u8 *columns = rows + (u64)n * inner;
     std::vector<int> product((u64)n * n);
-    if (!strcmp(variant, "dp4a"))
-        launch(n / 128 * (n / 128), 256,
+    if (!strcmp(name, "gpow_gemm_dp4a") && shared == 0)
+        launch(grid, threads,
                [&] { gpow_gemm_dp4a((const uint4 *)rows, (const uint4 *)columns, at(product), log2_n, inner); });
-    else if (!strcmp(variant, "mma"))
-        launch(n / 128 * (n / 128), 256, [&] { gpow_gemm_mma(rows, columns, at(product), log2_n, inner); });
-    else if (!strcmp(variant, "wgmma"))
-        launch(n / 128 * (n / 256), 256, [&] { gpow_gemm_wgmma(rows, columns, at(product), log2_n, inner); });
+    else if (!strcmp(name, "gpow_gemm_mma") && shared == 0)
+        launch(grid, threads, [&] { gpow_gemm_mma(rows, columns, at(product), log2_n, inner); });
+    else if (!strcmp(name, "gpow_gemm_wgmma") && shared == WG_STAGES * WG_STAGE_BYTES)
+        launch(grid, threads, [&] { gpow_gemm_wgmma(rows, columns, at(product), log2_n, inner); });
     else
         abort();
     put(product.data(), product.size() * 4);

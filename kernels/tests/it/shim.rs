@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
-use pow_kernels::keys::{ProbeKeys, fill_key};
-use pow_kernels::launch::{self, Blake3Key};
+use pow_kernels::keys::{ProbeKeys, Slice, fill_key};
+use pow_kernels::launch::{self, Blake3Key, ProbeShape};
 use pow_kernels::{KernelVariant, Sizes, reference};
 
 use crate::support::{TINY, TINY_PROVER, challenge, context};
@@ -82,25 +82,41 @@ fn the_fill_kernel_makes_the_reference_memory() {
     let context = context(Sizes { leaf_iterations: 3, ..TINY });
     let key = fill_key(&context);
     let words = [key.k[0], key.k[1], key.s[0], key.s[1]];
-    // A grid that does not divide the blocks.
-    let numbers = [5, 17, 3].into_iter().chain(words.map(u64::from));
+    // A device that holds five thread blocks, which do not divide the memory.
+    let grid = launch::fill_grid(&context.parameters, 5);
+    let numbers = [grid.into(), launch::FILL.threads.into(), 17, 3];
+    let numbers = numbers.into_iter().chain(words.map(u64::from));
     let memory = run(&arguments("fill", &numbers.collect::<Vec<_>>()), &[]);
     let expected: Vec<u8> =
         (0..17).flat_map(|block| bytes(&*reference::block(words, 3, block))).collect();
     assert!(memory == expected);
 }
 
-fn probe(sizes: Sizes, grid: u64, memory: &[u32], key: [u32; 4]) -> Vec<u8> {
-    let shape = [
-        grid,
-        sizes.blocks,
-        sizes.windows.into(),
-        sizes.window_shift.into(),
-        sizes.chains.into(),
-        sizes.steps.into(),
+/// On a device that holds one thread block: 64 chains at once.
+fn probe(sizes: Sizes, memory: &[u32], key: [u32; 4]) -> Vec<u8> {
+    let parameters = context(sizes).parameters;
+    let shape = ProbeShape::new(&parameters);
+    let numbers = [
+        launch::probe_grid(&parameters, 1).into(),
+        launch::PROBE.threads.into(),
+        shape.blocks,
+        shape.window_lines,
+        shape.windows.into(),
+        shape.window_shift.into(),
+        shape.chains.into(),
+        shape.steps.into(),
     ];
-    let numbers: Vec<u64> = shape.into_iter().chain(key.map(u64::from)).collect();
+    let numbers: Vec<u64> = numbers.into_iter().chain(key.map(u64::from)).collect();
     run(&arguments("probe", &numbers), &bytes(memory))
+}
+
+fn tree(key: &[u8; 32], data: &[u8]) -> Vec<u8> {
+    let chunks = u32::try_from(data.len() / 1024).unwrap();
+    let launches = [launch::chunks_grid(chunks), launch::CHUNKS.threads, launch::PARENTS.threads]
+        .into_iter()
+        .chain(Blake3Key::new(key).0)
+        .chain(launch::parent_launches(chunks).flat_map(|(children, grid)| [children, grid]));
+    run(&arguments("tree", &launches.map(u64::from).collect::<Vec<_>>()), data)
 }
 
 #[test]
@@ -108,7 +124,7 @@ fn the_probe_kernel_walks_the_reference_chains() {
     let challenge = challenge(TINY);
     let (prover, committed) = &*TINY_PROVER;
     let key = prover.chain_key(&challenge.nonce_probe);
-    assert!(probe(TINY, 1, &prover.memory, key) == committed.records);
+    assert!(probe(TINY, &prover.memory, key) == committed.records);
 }
 
 /// More chains than one pass holds, fewer than a warp holds, windows of one step, shorter last window.
@@ -126,7 +142,7 @@ fn the_probe_kernel_walks_odd_shapes() {
         let expected: Vec<u8> = (0..edge.chains)
             .flat_map(|w| reference::probe_chain(&parameters, key, &|i| prover.line(i), w))
             .collect();
-        assert!(probe(edge, 1, &prover.memory, key) == expected, "{edge:?}");
+        assert!(probe(edge, &prover.memory, key) == expected, "{edge:?}");
     }
 }
 
@@ -134,11 +150,10 @@ fn the_probe_kernel_walks_odd_shapes() {
 #[test]
 fn the_tree_kernels_make_the_blake3_tree() {
     let key = *b"whats the Elvish word for friend";
-    let words = Blake3Key::new(&key).0.map(u64::from);
     for log2_chunks in [1, 2, 5, 9, 10, 12] {
         let chunks = 1_u32 << log2_chunks;
         let data = noise("tree", 1024 * chunks as usize);
-        let tree = run(&arguments("tree", &words), &data);
+        let tree = tree(&key, &data);
         assert_eq!(tree.len() as u64, launch::tree_bytes(chunks));
         assert_eq!(tree[32..64], *blake3::keyed_hash(&key, &data).as_bytes(), "{chunks}");
         for index in [0, 1, chunks / 2, chunks - 1] {
@@ -162,6 +177,17 @@ fn parent_launches_reach_the_root() {
     assert_eq!(launches(1 << 20), [(1 << 20, 2048), (2048, 4), (4, 1)]);
 }
 
+/// Runs a product kernel with the launch that [`launch`] gives for dimension `n`.
+fn gemm(variant: KernelVariant, n: usize, inner: usize, operands: &[u8]) -> Vec<u8> {
+    let kernel = launch::gemm(variant).unwrap();
+    let sizes = Sizes { blocks: 2048, gemm_dimension: n as u32, ..TINY };
+    let grid = launch::gemm_grid(variant, &context(sizes).parameters);
+    let numbers = [grid, kernel.threads, kernel.dynamic_shared_bytes, n.ilog2(), inner as u32];
+    let mut command = vec!["gemm".to_owned(), kernel.name.to_owned()];
+    command.extend(numbers.map(|number| number.to_string()));
+    run(&command, operands)
+}
+
 fn naive(operands: &[u8], n: usize, inner: usize) -> Vec<u8> {
     let (rows, columns) = operands.split_at(n * inner);
     rows.chunks_exact(inner)
@@ -178,23 +204,20 @@ fn naive(operands: &[u8], n: usize, inner: usize) -> Vec<u8> {
 /// descriptors and the swizzle.
 #[test]
 fn every_product_kernel_multiplies() {
-    for (variant, name, log2_n, inner) in [
-        (KernelVariant::Dp4a, "dp4a", 7, 32),
-        (KernelVariant::Dp4a, "dp4a", 8, 256),
-        (KernelVariant::Mma, "mma", 7, 128),
-        (KernelVariant::Mma, "mma", 8, 512),
-        (KernelVariant::Wgmma, "wgmma", 8, 128),
-        (KernelVariant::Wgmma, "wgmma", 8, 1024),
+    for (variant, n, inner) in [
+        (KernelVariant::Dp4a, 256, 32),
+        (KernelVariant::Dp4a, 512, 64),
+        (KernelVariant::Mma, 512, 128),
+        (KernelVariant::Mma, 256, 512),
+        (KernelVariant::Wgmma, 512, 128),
+        (KernelVariant::Wgmma, 256, 1024),
     ] {
-        assert_eq!(launch::gemm(variant).unwrap().name, format!("gpow_gemm_{name}"));
-        let n = 1_usize << log2_n;
-        let mut operands = noise(name, 2 * n * inner);
+        let mut operands = noise(&format!("{variant:?}"), 2 * n * inner);
         // The largest sums: a whole row and a whole column of -128.
         operands[..inner].fill(0x80);
         operands[n * inner..][..inner].fill(0x80);
-        let command = ["gemm".to_owned(), name.to_owned(), log2_n.to_string(), inner.to_string()];
-        let product = run(&command, &operands);
-        assert!(product == naive(&operands, n, inner), "{name} {n} {inner}");
+        let product = gemm(variant, n, inner, &operands);
+        assert!(product == naive(&operands, n, inner), "{variant:?} {n} {inner}");
         assert_eq!(product[..4], (16_384 * inner as i32).to_le_bytes());
     }
 }
@@ -210,18 +233,19 @@ fn the_row_chunk_kernel_gives_the_chunk_that_is_opened() {
     assert!(run(&arguments("row_chunk", &[7, 305]), &bytes(&prover.memory)) == expected);
 }
 
-/// A challenge answered by the kernels: their records give the reference's commitment.
+/// A challenge answered by the kernels, with the crate's keys and slices: the reference's roots.
 #[test]
 fn the_kernels_commit_to_what_the_reference_commits_to() {
     let challenge = challenge(TINY);
     let (prover, committed) = &*TINY_PROVER;
     let keys = ProbeKeys::new(&challenge.context.hash(), &challenge.nonce_probe);
     let chains = [keys.chains.k[0], keys.chains.k[1], keys.chains.s[0], keys.chains.s[1]];
-    let records = probe(TINY, 1, &prover.memory, chains);
-    let words = Blake3Key::new(&keys.commit_probe).0.map(u64::from);
-    let tree = run(&arguments("tree", &words), &records);
-    assert_eq!(tree[32..64], committed.commitments.probe_root.0);
-    let words = Blake3Key::new(&keys.commit_gemm(1)).0.map(u64::from);
-    let tree = run(&arguments("tree", &words), &committed.products[1]);
-    assert_eq!(tree[32..64], committed.commitments.gemm_roots[1].0);
+    let records = probe(TINY, &prover.memory, chains);
+    let root = |key: &[u8; 32], data: &[u8]| tree(key, data)[32..64].to_vec();
+    assert_eq!(root(&keys.commit_probe, &records), committed.commitments.probe_root.0);
+    let slice = Slice::new(&challenge.context.parameters, &committed.commitments.probe_root.0, 0);
+    let rows = |first: u64| bytes(&prover.memory[first as usize * 4096..][..256 * 4096]);
+    let operands = [rows(slice.first_row), rows(slice.first_column)].concat();
+    let product = gemm(KernelVariant::Dp4a, 256, 16_384, &operands);
+    assert_eq!(root(&keys.commit_gemm(0), &product), committed.commitments.gemm_roots[0].0);
 }

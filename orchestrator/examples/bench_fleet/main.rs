@@ -58,10 +58,13 @@ struct Run {
     /// Rounds of each measurement; the one with the median wall time is shown.
     #[arg(long, default_value_t = 1)]
     rounds: usize,
-    /// The file that the other tools deploy.
+    /// Only these tools, by their names in the tables.
+    #[arg(long, value_delimiter = ',')]
+    tools: Vec<String>,
+    /// The runner that every tool deploys.
     #[arg(long)]
     payload: PathBuf,
-    /// The `orchestrator` to measure; without it, deploys are measured for the others alone.
+    /// The `orchestrator` to measure; without it, deploys of the others alone are measured.
     #[arg(long)]
     orchestrator: Option<PathBuf>,
     /// A virtual environment with ansible-core, pyinfra, parallel-ssh and asyncssh.

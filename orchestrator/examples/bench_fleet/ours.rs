@@ -99,6 +99,7 @@ impl Client {
             agent: AgentSocket::Disabled,
             host_key: Some(self.fingerprint.clone()),
             host_key_alias: None,
+            known_hosts_files: Vec::new(),
         }
     }
 

@@ -98,6 +98,7 @@ pub struct Bench<'a> {
     pub payload_bytes: u64,
     orchestrator: Option<PathBuf>,
     venv: Option<PathBuf>,
+    tools: Vec<String>,
 }
 
 /// What a client that keeps connections says of its second pass.
@@ -120,6 +121,7 @@ impl<'a> Bench<'a> {
             payload,
             orchestrator: run.orchestrator.as_ref().map(|path| path.canonicalize().unwrap()),
             venv: run.venv.as_ref().map(|path| path.canonicalize().unwrap()),
+            tools: run.tools.clone(),
         };
         bench.write_inputs();
         bench
@@ -127,6 +129,9 @@ impl<'a> Bench<'a> {
 
     /// Does and checks one operation; `None` if the tool is not there or cannot do it.
     pub fn measure(&self, tool: Tool, operation: Operation) -> Option<Result<Usage, String>> {
+        if !self.tools.is_empty() && !self.tools.iter().any(|name| name == tool.name()) {
+            return None;
+        }
         self.command(tool, operation)?;
         match operation {
             Operation::Exec | Operation::Kept | Operation::Cold => self.fleet.wipe(),
@@ -150,9 +155,8 @@ impl<'a> Bench<'a> {
             self.open_masters(tool, &log)?;
         }
         let result = measure::run(&mut self.command(tool, operation).unwrap(), &log);
-        if masters {
-            self.close_masters();
-        }
+        // Whoever leaves some behind: the next measurement starts from nothing.
+        self.close_masters();
         let mut usage = result?;
         if operation == Operation::Kept && !masters {
             let second: SecondPass =
@@ -228,6 +232,7 @@ impl<'a> Bench<'a> {
         command.args(["deploy", "--json", "--hosts"]).arg(self.fleet.file("fleet.toml"));
         command.args(["--parallel", &self.parallel.to_string()]);
         self.seal(&mut command);
+        command.env("ORCHESTRATOR_RUNNER", &self.payload);
         Some(command)
     }
 
@@ -276,7 +281,8 @@ impl<'a> Bench<'a> {
 
     fn close_masters(&self) {
         let mux = self.fleet.file("mux");
-        for entry in fs::read_dir(&mux).unwrap().flatten() {
+        let Ok(sockets) = fs::read_dir(&mux) else { return };
+        for entry in sockets.flatten() {
             let _ = Command::new("ssh")
                 .args(["-F", "/dev/null", "-O", "exit", "-S"])
                 .arg(entry.path())
@@ -285,7 +291,7 @@ impl<'a> Bench<'a> {
                 .stderr(Stdio::null())
                 .status();
         }
-        fs::remove_dir_all(mux).unwrap();
+        let _ = fs::remove_dir_all(mux);
     }
 
     fn ansible(&self, module: &str, argument: &str, kept: bool) -> Option<Command> {

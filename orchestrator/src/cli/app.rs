@@ -51,7 +51,8 @@ impl<'r> App<'r> {
         super::logging::start(&config, global.verbose, global.quiet, report);
         let (cancel, abandon) = (CancellationToken::new(), CancellationToken::new());
         listen_for_signals(cancel.clone(), abandon.clone())?;
-        let user = environment.local_user.clone().unwrap_or_else(|| "unknown".to_owned());
+        let uid = rustix::process::getuid().as_raw();
+        let user = environment.local_user.clone().unwrap_or_else(|| format!("uid-{uid}"));
         let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let actor = crate::printable::printable(&format!("{user}@{machine}"));
         let store = OnceCell::new();
@@ -261,10 +262,9 @@ fn environment() -> Result<Environment, Failure> {
     let home = std::env::home_dir().filter(|home| home.is_absolute()).ok_or_else(|| {
         Failure::user("cannot find the home directory").hint("set HOME to an absolute path")
     })?;
-    let local_user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).ok();
     Ok(Environment {
         home,
-        local_user: local_user.filter(|user| !user.is_empty()),
+        local_user: settings::user_name(),
         ssh_config: SshConfig::Usual,
         ssh_program: "ssh".into(),
     })

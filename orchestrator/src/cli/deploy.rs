@@ -82,19 +82,11 @@ fn table(app: &App<'_>, outcomes: &[HostOutcome]) {
                 (outcome.gpus.clone().unwrap_or_else(|| "-".to_owned()), None),
                 (outcome.driver.clone().unwrap_or_else(|| "-".to_owned()), None),
                 (format!("{:.1} s", outcome.elapsed_ms as f64 / 1000.0), Some(Tone::Dim)),
-                (whole_message(outcome), (!outcome.ok).then_some(Tone::Bad)),
+                (outcome.whole_message(), (!outcome.ok).then_some(Tone::Bad)),
             ]
         })
         .collect();
     app.report.table(&["HOST", "STATE", "GPUS", "DRIVER", "TIME", "OUTCOME"], &rows);
-}
-
-/// The message and its innermost cause.
-pub fn whole_message(outcome: &HostOutcome) -> String {
-    match outcome.causes.last() {
-        Some(cause) => format!("{}: {cause}", outcome.message),
-        None => outcome.message.clone(),
-    }
 }
 
 fn sum_up(app: &App<'_>, outcomes: &[HostOutcome], started: Instant) -> Exit {

@@ -34,6 +34,14 @@ pub async fn follow(
     view.finish();
 }
 
+/// A host's line of `--json`.
+#[derive(serde::Serialize)]
+struct Row<'o> {
+    event: &'static str,
+    #[serde(flatten)]
+    outcome: &'o HostOutcome,
+}
+
 struct View<'r> {
     report: &'r Report,
     drawn: Option<Drawn>,
@@ -65,7 +73,7 @@ impl<'r> View<'r> {
 
     fn done(&mut self, outcome: &HostOutcome) {
         self.done += 1;
-        self.report.json(&serde_json::json!({ "event": "host", "outcome": outcome }));
+        self.report.json(&Row { event: "host", outcome });
         let line = line(self.report, outcome, self.done, self.total);
         match &mut self.drawn {
             Some(drawn) => drawn.done(&outcome.host, (!outcome.ok).then_some(line)),
@@ -91,7 +99,7 @@ fn line(report: &Report, outcome: &HostOutcome, done: usize, total: usize) -> St
         "[{done}/{total}] {} {}{reason} {} ({seconds:.1} s)",
         outcome.host,
         report.err_tone(word, tone),
-        super::deploy::whole_message(outcome),
+        outcome.whole_message(),
     )
 }
 

@@ -63,3 +63,15 @@ fn variable(name: &str) -> Option<PathBuf> {
 fn absolute(name: &str) -> Option<PathBuf> {
     variable(name).filter(|path| path.is_absolute())
 }
+
+/// The name of the user whose process this is: by its id in /etc/passwd, which nobody can set in
+/// an environment, and for accounts from elsewhere by `USER` or `LOGNAME`.
+pub fn user_name() -> Option<String> {
+    let uid = rustix::process::getuid().as_raw().to_string();
+    let local = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let mut accounts = local.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let account = accounts.find(|fields| fields.get(2) == Some(&uid.as_str()));
+    let named = account.and_then(|fields| fields.first().map(|name| (*name).to_owned()));
+    let said = || ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
+    named.or_else(said).filter(|user| !user.is_empty())
+}

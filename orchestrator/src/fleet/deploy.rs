@@ -18,6 +18,7 @@ use crate::host_spec::{HostMode, HostSpec};
 use crate::host_state::HostEvent;
 use crate::printable::printable;
 use crate::reason::Reason;
+use crate::runner::session::UploadProgress;
 use crate::runner::{self, Artifact, Session, Started, install};
 use crate::store::{HostContact, NewEvent};
 
@@ -123,75 +124,45 @@ async fn one_host(
         Ok(link) => link,
         Err(error) => return end(fleet, spec, options, started, None, Err(error), &step).await,
     };
-    let visit = visit(spec, options, &link, events, &step).await;
+    let visit = visit(spec, options, &link, &step).await;
     link.close().await;
     end(fleet, spec, options, started, Some(&link), visit.map_err(LinkError::Runner), &step).await
 }
 
-/// The host's side of the work: the warm path is one command.
+/// The host's side of the work: one command, with or without an upload.
 async fn visit(
     spec: &HostSpec,
     options: &DeployOptions,
     link: &Link,
-    events: &Events,
     step: &(dyn Fn(Step) + Sync),
 ) -> Result<Visit, runner::Error> {
     let transport = link.transport();
     let artifact = &options.artifact;
     let work_dir = spec.work_dir.as_deref();
     step(Step::Checking);
-    let mut change = Change::None;
-    let session = match Session::start(transport, work_dir, &artifact.sha256).await? {
-        Started::Running(session) => session,
+    let mut tell = |sent, total| step(Step::Uploading { sent, total });
+    let may_upload = spec.mode == HostMode::Ssh && !options.dry_run;
+    let upload: Option<&mut UploadProgress<'_>> = may_upload.then_some(&mut tell);
+    let started = Session::start(transport, work_dir, artifact, upload).await?;
+    let (mut session, change) = match started {
+        Started::Running { session, uploaded: true } => (session, Change::Uploaded),
+        Started::Running { session, uploaded: false } => (session, Change::None),
         Started::NotThere(host) if spec.mode == HostMode::Manual => {
             return Err(runner::Error::NotPlaced {
                 sha256: artifact.sha256.clone(),
                 base: host.get("base").to_owned(),
             });
         }
-        Started::NotThere(host) if options.dry_run => {
+        Started::NotThere(host) => {
             install::check_fit(&host, artifact)?;
             return Ok(Visit { change: Change::WouldUpload, facts: None, runner_version: None });
         }
-        Started::NotThere(host) => {
-            upload(spec, options, link, events, step, &host).await?;
-            change = Change::Uploaded;
-            step(Step::Starting);
-            match Session::start(transport, work_dir, &artifact.sha256).await? {
-                Started::Running(session) => session,
-                Started::NotThere(_) => {
-                    return Err(runner::Error::Damaged {
-                        detail: "the runner was installed and is not there any more".to_owned(),
-                    });
-                }
-            }
-        }
     };
     step(Step::Facts);
-    let mut session = session;
     let runner_version = Some(printable(&session.hello().runner_version));
     let facts = session.facts().await;
     session.close().await;
     Ok(Visit { change, facts: Some(facts?), runner_version })
-}
-
-async fn upload(
-    spec: &HostSpec,
-    options: &DeployOptions,
-    link: &Link,
-    events: &Events,
-    step: &(dyn Fn(Step) + Sync),
-    host: &runner::answer::Answer,
-) -> Result<(), runner::Error> {
-    let total = options.artifact.gzip.len() as u64;
-    step(Step::Uploading { sent: 0, total });
-    let (events, name) = (events.clone(), spec.name.clone());
-    let progress = Box::new(move |sent| {
-        let step = Step::Uploading { sent, total };
-        let _nobody_listens = events.send(FleetEvent::Step { host: name.clone(), step });
-    });
-    let work_dir = spec.work_dir.as_deref();
-    install::upload(link.transport(), work_dir, &options.artifact, host, Some(progress)).await
 }
 
 /// Judges what was found, records it, and makes the outcome.
@@ -252,7 +223,7 @@ async fn end(
             event,
             runner: runner_version.map(|version| (options.artifact.sha256.clone(), version)),
             facts,
-            trouble: outcome.reason.map(|reason| (reason, outcome.message.clone())),
+            trouble: outcome.reason.map(|reason| (reason, outcome.whole_message())),
             events: vec![audit_event(spec, &outcome)],
         };
         match fleet.store.record_contact(&fleet.actor, &contact).await {
@@ -298,7 +269,7 @@ fn audit_event(spec: &HostSpec, outcome: &HostOutcome) -> NewEvent {
             "change": outcome.change,
             "runner": outcome.runner,
             "reason": outcome.reason,
-            "message": outcome.message,
+            "message": outcome.whole_message(),
         }),
     }
 }

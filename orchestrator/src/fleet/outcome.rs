@@ -22,8 +22,6 @@ pub enum Step {
         /// Bytes in all.
         total: u64,
     },
-    /// Starting the runner.
-    Starting,
     /// Waiting for its facts.
     Facts,
     /// Writing to the database.
@@ -38,7 +36,6 @@ impl Step {
             Self::Connecting => "connecting",
             Self::Checking => "checking",
             Self::Uploading { .. } => "uploading",
-            Self::Starting => "starting",
             Self::Facts => "reading facts",
             Self::Recording => "recording",
         }
@@ -109,6 +106,15 @@ pub struct HostOutcome {
 }
 
 impl HostOutcome {
+    /// The message and its innermost cause.
+    #[must_use]
+    pub fn whole_message(&self) -> String {
+        match self.causes.last() {
+            Some(cause) => format!("{}: {cause}", self.message),
+            None => self.message.clone(),
+        }
+    }
+
     /// The outcome of a task that did not begin or was stopped.
     #[must_use]
     pub fn stopped(host: HostName, reason: Reason, message: &str, elapsed: Duration) -> Self {

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use super::Artifact;
 use crate::transport::{CommandError, RemoteCommand};
 
 /// The longest that one runner may live, whatever else fails. Renewed leases end it much sooner
@@ -9,7 +10,6 @@ use crate::transport::{CommandError, RemoteCommand};
 const RUNNER_DEADLINE_SECS: u32 = 3_600;
 
 static START: LazyLock<String> = LazyLock::new(|| script(include_str!("scripts/start.sh")));
-static INSTALL: LazyLock<String> = LazyLock::new(|| script(include_str!("scripts/install.sh")));
 static PURGE: LazyLock<String> = LazyLock::new(|| script(include_str!("scripts/purge.sh")));
 
 /// Puts the prelude before a script and leaves out what a host need not read: comment lines and
@@ -23,34 +23,22 @@ fn script(body: &str) -> String {
         .fold(String::new(), |text, line| text + line + "\n")
 }
 
-/// Becomes the runner if it is there and whole; otherwise says what the host is.
-pub fn start(work_dir: Option<&str>, sha256: &str) -> Result<RemoteCommand, CommandError> {
+/// Becomes the runner if it is there and whole; otherwise says what the host is, and receives the
+/// runner after the word [`SEND`].
+pub fn start(work_dir: Option<&str>, artifact: &Artifact) -> Result<RemoteCommand, CommandError> {
+    let gzip_size = artifact.gzip.len().to_string();
+    let raw_size = artifact.bytes.len().to_string();
     let deadline = RUNNER_DEADLINE_SECS.to_string();
-    let arguments = [work_dir.unwrap_or(""), sha256, "start", "--deadline-secs", deadline.as_str()];
+    let sizes = [artifact.sha256.as_str(), &gzip_size, &raw_size];
+    let runner = ["--deadline-secs", &deadline];
+    let arguments = std::iter::once(work_dir.unwrap_or("")).chain(sizes).chain(runner);
     RemoteCommand::script(START.as_str(), arguments)
 }
 
-/// Says whether the runner is there, and what the host is. Changes nothing.
-pub fn look(work_dir: Option<&str>, sha256: &str) -> Result<RemoteCommand, CommandError> {
-    RemoteCommand::script(START.as_str(), [work_dir.unwrap_or(""), sha256, "look"])
-}
+/// What [`start`]'s script waits for before it changes anything and takes the file.
+pub const SEND: &[u8] = b"send\n";
 
-/// Receives the runner of `size` bytes on standard input.
-pub fn install(
-    work_dir: Option<&str>,
-    sha256: &str,
-    size: usize,
-    gzip: bool,
-) -> Result<RemoteCommand, CommandError> {
-    let size = size.to_string();
-    let encoding = if gzip { "gzip" } else { "raw" };
-    RemoteCommand::script(
-        INSTALL.as_str(),
-        [work_dir.unwrap_or(""), sha256, size.as_str(), encoding],
-    )
-}
-
-/// Takes away all that was ever installed.
+/// Takes away all that was ever received.
 pub fn purge(work_dir: Option<&str>) -> Result<RemoteCommand, CommandError> {
     RemoteCommand::script(PURGE.as_str(), [work_dir.unwrap_or("")])
 }

@@ -12,16 +12,25 @@ use runner_protocol::{
     Outcome, PROTOCOL_VERSION, Reply, RequestId, ToRunner, Unit, decode, encode_frame,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::time::{Instant, Interval, MissedTickBehavior, timeout_at};
+use tokio::time::{Interval, MissedTickBehavior};
 
 use super::answer::Answer;
-use super::{Error, commands};
+use super::{Artifact, Error, commands, install};
 use crate::printable::{last_line, printable};
 use crate::transport::{ExitStatus, Process, Transport};
 
 /// From the command to the runner's hello. A login shell's rc files may take seconds, checking
 /// the file's hash milliseconds.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long an upload may make no progress at all: a line that takes nothing in this time is dead.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bytes that are handed to the channel at a time, and the grain of the progress that is told.
+const UPLOAD_CHUNK_BYTES: usize = 32 * 1024;
+
+/// From the last byte of the upload to the host's answer: it hashes the file twice and runs it.
+const INSTALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// For one short unit of work. NVML on a host of eight GPUs takes a second or two; a driver that
 /// hangs is reported by the runner itself within its own shorter deadlines.
@@ -39,8 +48,13 @@ const READ_BYTES: usize = 32 * 1024;
 /// What came of starting the runner.
 pub enum Started {
     /// It runs and has said hello.
-    Running(Box<Session>),
-    /// It is not there, or damaged: what the host said of itself.
+    Running {
+        /// The session.
+        session: Box<Session>,
+        /// Whether it had to be uploaded.
+        uploaded: bool,
+    },
+    /// It is not there, or damaged, and it was not to be uploaded: what the host said of itself.
     NotThere(Answer),
 }
 
@@ -51,50 +65,40 @@ pub struct Session {
     decoder: FrameDecoder,
     stderr: Vec<u8>,
     stderr_open: bool,
-    renewal: Interval,
+    /// Ticks once there is a runner whose lease wants renewing.
+    renewal: Option<Interval>,
     hello: Hello,
     last_id: u64,
 }
 
 impl Session {
-    /// Starts the runner `sha256` in `work_dir` if it is there and whole: one command.
+    /// Starts the runner in `work_dir`, uploading it first if it is not there and `upload` says
+    /// how to tell the progress: one command in any case.
     ///
     /// # Errors
-    /// The command failed, gave no answer, or what runs there is not our runner.
+    /// The command failed or gave no answer, the host cannot run the artifact, the upload broke
+    /// off or arrived damaged, or what runs there is not our runner.
     ///
     /// # Cancel safety
-    /// Dropping the future closes the channel; the runner then ends by itself.
+    /// Dropping the future closes the channel. A runner then ends by itself; a script that is
+    /// receiving sees its input end early and removes its temporary file.
     pub async fn start(
         transport: &dyn Transport,
         work_dir: Option<&str>,
-        sha256: &str,
+        artifact: &Artifact,
+        upload: Option<&mut UploadProgress<'_>>,
     ) -> Result<Started, Error> {
-        let command = commands::start(work_dir, sha256).map_err(Error::Command)?;
-        let deadline = Instant::now() + START_TIMEOUT;
-        let timed_out =
-            |_| Error::TimedOut { operation: "start the runner", seconds: START_TIMEOUT.as_secs() };
+        let command = commands::start(work_dir, artifact).map_err(Error::Command)?;
         let process = transport
             .spawn(command, START_TIMEOUT)
             .await
             .map_err(|source| Error::Transport { operation: "start the runner", source })?;
-        let mut renewal = tokio::time::interval(LEASE_RENEW_INTERVAL);
-        renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // The first tick of an interval is due at once, and no lease needs renewing yet.
-        renewal.reset();
-        let mut session = Self {
-            process,
-            input: Vec::new(),
-            decoder: FrameDecoder::new(),
-            stderr: Vec::new(),
-            stderr_open: true,
-            renewal,
-            hello: Hello::default(),
-            last_id: 0,
-        };
-        let started = timeout_at(deadline, session.await_hello(sha256)).await;
-        match started.map_err(timed_out).flatten() {
-            Ok(None) => Ok(Started::Running(Box::new(session))),
-            Ok(Some(answer)) => {
+        let mut session = Self::new(process);
+        match session.settle(artifact, upload).await {
+            Ok(Settled::Running { uploaded }) => {
+                Ok(Started::Running { session: Box::new(session), uploaded })
+            }
+            Ok(Settled::NotThere(answer)) => {
                 session.process.close().await;
                 Ok(Started::NotThere(answer))
             }
@@ -103,6 +107,68 @@ impl Session {
                 Err(error)
             }
         }
+    }
+
+    fn new(process: Process) -> Self {
+        Self {
+            process,
+            input: Vec::new(),
+            decoder: FrameDecoder::new(),
+            stderr: Vec::new(),
+            stderr_open: true,
+            renewal: None,
+            hello: Hello::default(),
+            last_id: 0,
+        }
+    }
+
+    /// Goes with the start script from its first answer to the runner's hello.
+    async fn settle(
+        &mut self,
+        artifact: &Artifact,
+        upload: Option<&mut UploadProgress<'_>>,
+    ) -> Result<Settled, Error> {
+        let answer = within(START_TIMEOUT, "start the runner", self.answer()).await?;
+        let mut uploaded = false;
+        if answer.get("state") != "ready" {
+            let Some(progress) = upload else { return Ok(Settled::NotThere(answer)) };
+            install::check_fit(&answer, artifact)?;
+            let payload =
+                if answer.get("encoding") == "gzip" { &artifact.gzip } else { &artifact.bytes };
+            // The script that stopped reading has said why.
+            let sent = self.upload(payload, progress).await;
+            let installed = within(INSTALL_TIMEOUT, "install the runner", self.answer()).await;
+            match (sent, installed) {
+                (_, Ok(answer)) if answer.get("installed") == artifact.sha256 => uploaded = true,
+                (_, Ok(answer)) => return Err(install::refusal(&answer)),
+                (Err(error), Err(_)) | (Ok(()), Err(error)) => return Err(error),
+            }
+        }
+        within(START_TIMEOUT, "start the runner", self.await_hello(&artifact.sha256)).await?;
+        self.renewal = Some(renewal());
+        Ok(Settled::Running { uploaded })
+    }
+
+    async fn upload(
+        &mut self,
+        payload: &[u8],
+        progress: &mut UploadProgress<'_>,
+    ) -> Result<(), Error> {
+        let failed = |source| Error::Stream { operation: "upload the runner", source };
+        let mut sent = 0;
+        let total = payload.len() as u64;
+        for chunk in std::iter::once(commands::SEND).chain(payload.chunks(UPLOAD_CHUNK_BYTES)) {
+            within(STALL_TIMEOUT, "take any of the upload", async {
+                self.process.stdin.write_all(chunk).await.map_err(failed)
+            })
+            .await?;
+            progress(sent, total);
+            sent += chunk.len() as u64;
+        }
+        within(STALL_TIMEOUT, "take any of the upload", async {
+            self.process.stdin.flush().await.map_err(failed)
+        })
+        .await
     }
 
     /// What the runner said of itself.
@@ -161,9 +227,7 @@ impl Session {
                 }
             }
         };
-        tokio::time::timeout(limit, work)
-            .await
-            .map_err(|_| Error::TimedOut { operation: "answer", seconds: limit.as_secs() })?
+        within(limit, "answer", work).await
     }
 
     /// Ends the runner and closes its channel. The runner is given a moment to end by itself;
@@ -185,13 +249,12 @@ impl Session {
         self.process.stdin.flush().await.map_err(failed)
     }
 
-    /// Reads our marked answer, and then, unless the host says that it has no such runner, the
-    /// magic line and the hello.
-    async fn await_hello(&mut self, sha256: &str) -> Result<Option<Answer>, Error> {
-        let answer = loop {
+    /// Reads one answer of the start script.
+    async fn answer(&mut self) -> Result<Answer, Error> {
+        loop {
             if let Some((answer, end)) = Answer::find(&self.input) {
                 self.input.drain(..end);
-                break answer;
+                return Ok(answer);
             }
             if self.input.len() > super::answer::MAX_BYTES {
                 return Err(Error::NoAnswer {
@@ -202,10 +265,11 @@ impl Session {
             if !self.read_more().await? {
                 return Err(self.no_answer().await);
             }
-        };
-        if answer.get("state") != "ready" {
-            return Ok(Some(answer));
         }
+    }
+
+    /// Reads the runner's magic line and its hello.
+    async fn await_hello(&mut self, sha256: &str) -> Result<(), Error> {
         let mut scanner = MagicScanner::new();
         loop {
             let mut input = self.input.as_slice();
@@ -228,7 +292,7 @@ impl Session {
             }
             FromRunner::Hello(hello) => {
                 self.hello = hello;
-                Ok(None)
+                Ok(())
             }
             other => Err(Error::Unexpected { expected: "hello", found: name(&other) }),
         }
@@ -273,7 +337,7 @@ impl Session {
                     let excess = self.stderr.len().saturating_sub(STDERR_KEPT_BYTES);
                     self.stderr.drain(..excess);
                 }
-                _ = self.renewal.tick() => self.send(&ToRunner::Renew {}).await?,
+                () = tick(&mut self.renewal) => self.send(&ToRunner::Renew {}).await?,
             }
         }
     }
@@ -307,6 +371,42 @@ impl Session {
             }
         }
         last_line(&self.stderr)
+    }
+}
+
+/// What came of the start script.
+enum Settled {
+    Running { uploaded: bool },
+    NotThere(Answer),
+}
+
+/// Told the bytes that have gone out and the bytes in all.
+pub type UploadProgress<'a> = dyn FnMut(u64, u64) + Send + 'a;
+
+/// Bounds the time of one exchange with the host.
+async fn within<T>(
+    limit: Duration,
+    operation: &'static str,
+    exchange: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    tokio::time::timeout(limit, exchange)
+        .await
+        .map_err(|_| Error::TimedOut { operation, seconds: limit.as_secs() })?
+}
+
+fn renewal() -> Interval {
+    let mut interval = tokio::time::interval(LEASE_RENEW_INTERVAL);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The first tick of an interval is due at once, and a new lease needs no renewing yet.
+    interval.reset();
+    interval
+}
+
+/// The next tick; never, where there is nothing to renew.
+async fn tick(interval: &mut Option<Interval>) {
+    match interval {
+        Some(interval) => drop(interval.tick().await),
+        None => std::future::pending().await,
     }
 }
 

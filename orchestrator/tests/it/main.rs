@@ -1,4 +1,8 @@
 //! Integration tests of the orchestrator, against real parts on loopback.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stderr, reason = "tests")]
+
+mod chaos;
+mod config;
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -19,6 +23,9 @@ mod fleet_file_ranges;
 mod fleet_file_resolve;
 mod fleet_file_selector;
 mod hostile;
+mod import;
+mod init;
+mod layers;
 mod hosts;
 mod import;
 mod init;

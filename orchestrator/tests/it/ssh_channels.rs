@@ -13,7 +13,7 @@ use orchestrator::transport::{ExecRequest, ExitStatus, Failure, Input, RemoteCom
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 
-use crate::sshd::{Sshd, command, context, context_with, limits, sh};
+use crate::sshd::{Sshd, User, command, context, context_with, limits, need, sh};
 
 const START: Duration = Duration::from_secs(60);
 
@@ -23,12 +23,17 @@ async fn connected(server: &Sshd) -> Connection {
 
 #[tokio::test]
 async fn a_thousand_execs_on_one_connection_leak_no_session() {
+    // A login shell without rc files: a thousand logins wait for nothing else.
+    let user = User::add(&need("/bin/dash", "dash"));
     let server = Sshd::start(&["MaxSessions 10"]);
-    let connection = connected(&server).await;
+    let mut endpoint = server.endpoint();
+    endpoint.user = user.name.clone();
+    let connection = connect(&endpoint, &[], &context(&[&server])).await.unwrap();
     for _ in 0..1000 / 8 {
         let eight = join_all((0..8).map(|_| sh(&connection, "exit 3"))).await;
         assert!(eight.iter().all(|output| output.status == ExitStatus::Code(3)));
     }
+    connection.close().await;
 }
 
 #[tokio::test]

@@ -42,22 +42,21 @@ pub async fn run(app: &App<'_>, args: Args) -> Result<Exit, Failure> {
         }
     })?;
     show(app, &name, &change);
+    if let Some(expected) = &args.fingerprint
+        && *expected != change.fingerprint
+    {
+        return Err(Failure::remote(
+            format!("{name} presents {}, not {expected}", change.fingerprint),
+            Reason::HostKey,
+        )
+        .hint("do not trust it: compare the fingerprint at the machine's console"));
+    }
     if change.is_trusted_already() {
         app.report.json(&json!({ "ok": true, "host": name, "changed": false, "key": change }));
         app.report.result("this key is trusted already; nothing was changed");
         return Ok(Exit::Ok);
     }
-    let agreed = match &args.fingerprint {
-        Some(expected) if *expected == change.fingerprint => true,
-        Some(expected) => {
-            return Err(Failure::remote(
-                format!("{name} presents {}, not {expected}", change.fingerprint),
-                Reason::HostKey,
-            )
-            .hint("do not trust it: compare the fingerprint at the machine's console"));
-        }
-        None => app.confirm("Trust the new key?")?,
-    };
+    let agreed = args.fingerprint.is_some() || app.confirm("Trust the new key?")?;
     if !agreed {
         app.report.note("nothing was changed");
         return Ok(Exit::User);
