@@ -140,10 +140,10 @@ fn elf_machine(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// The newest `GLIBC_x.y` that the file names. Symbol versions stand in its dynamic string table
+/// The newest `GLIBC_x.y` that a file, or what a loader says of it, names. Symbol versions stand in its dynamic string table
 /// as plain text; reading them as text spares an ELF parser, and a stray mention elsewhere in the
 /// file could only make the demand too strict, which shows at once in development.
-fn newest_glibc_symbol(bytes: &[u8]) -> Option<GlibcVersion> {
+pub(super) fn newest_glibc_symbol(bytes: &[u8]) -> Option<GlibcVersion> {
     const PREFIX: &[u8] = b"GLIBC_";
     bytes
         .windows(PREFIX.len())

@@ -45,7 +45,7 @@ pub enum Error {
     /// The host's C library is too old.
     #[error("the host has the GNU C library {found}, and this runner needs {needed} or newer")]
     OldGlibc {
-        /// The host's version in its own words.
+        /// The host's version in its own words, or that it does not say.
         found: String,
         /// The runner's demand.
         needed: GlibcVersion,

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::answer::{self, Answer};
-use super::artifact::{Artifact, GlibcVersion};
+use super::artifact::{Artifact, GlibcVersion, newest_glibc_symbol};
 use super::{Error, commands};
 use crate::printable::last_line;
 use crate::transport::{ExecOutput, ExecRequest, Transport};
@@ -109,10 +109,10 @@ pub(super) fn refusal(answer: &Answer) -> Error {
         }
         "mkdir" | "owner" | "write" => Error::NotWritable { base, detail },
         "run" if has(&["Permission denied", "ermission"]) => Error::NoExec { base, detail },
-        "run" if has(&["GLIBC_", "version `"]) => {
-            Error::DoesNotStart { detail: format!("its C library is too old: {detail}") }
-        }
-        "run" => Error::DoesNotStart { detail },
+        "run" => match newest_glibc_symbol(detail.as_bytes()) {
+            Some(needed) => Error::OldGlibc { found: "of an unknown version".to_owned(), needed },
+            None => Error::DoesNotStart { detail },
+        },
         _ => Error::Damaged { detail },
     }
 }
@@ -178,7 +178,8 @@ mod tests {
             ("write", "gzip: stdin: unexpected end of file", Reason::Verify),
             ("digest", "abc", Reason::Verify),
             ("run", "sh: 1: /b/x: Permission denied", Reason::NoExec),
-            ("run", "/b/x: /lib/libc.so.6: version `GLIBC_2.34' not found", Reason::Runner),
+            ("run", "/b/x: /lib/libc.so.6: version `GLIBC_2.34' not found", Reason::OldGlibc),
+            ("run", "/b/x: libcuda.so: cannot open shared object file", Reason::Runner),
         ] {
             let error = refusal(&answer(&format!("failed={failed}\ndetail={detail}\nbase=/b")));
             assert_eq!(error.reason(), reason, "{error}");

@@ -155,9 +155,15 @@ impl Running {
         (read("out"), read("err"))
     }
 
-    pub async fn end(mut self) -> Finished {
+    pub async fn end(self) -> Finished {
+        self.end_within(STUCK).await
+    }
+
+    /// Waits for the end, which must come before a longer deadline of the program itself would
+    /// bring it about.
+    pub async fn end_within(mut self, limit: Duration) -> Finished {
         let ended = self.ended.as_mut().unwrap();
-        let Ok(ended) = tokio::time::timeout(STUCK, ended).await else {
+        let Ok(ended) = tokio::time::timeout(limit, ended).await else {
             let (stdout, stderr) = self.written();
             panic!("it hangs\n--- stdout\n{stdout}\n--- stderr\n{stderr}");
         };

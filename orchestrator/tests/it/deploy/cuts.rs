@@ -2,6 +2,7 @@
 //! happens, nothing half is runnable, nothing keeps running, and the next deploy converges.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use orchestrator::reason::Reason;
@@ -10,6 +11,9 @@ use rustix::process::Signal;
 use super::host::{Host, tree};
 use crate::chaos::{ChaosProxy, Cut, Flow, Plan};
 use crate::cli::operator::{Deployed, Operator, STUCK, eventually, runner};
+
+/// Ctrl-C takes a goodbye of two seconds at most; a stalled upload alone would take thirty.
+const AT_ONCE: Duration = Duration::from_secs(20);
 
 /// A host, a proxy in front of it, and an operator who knows the host through the proxy.
 struct Line {
@@ -191,7 +195,7 @@ async fn ctrl_c_reports_who_was_not_done_and_leaves_the_database_whole() {
         let running = line.operator.start(arguments);
         line.reached(middle).await;
         running.signal(signal);
-        let finished = running.end().await.expect(130);
+        let finished = running.end_within(AT_ONCE).await.expect(130);
         let documents = finished.json_lines();
         let cancelled: Vec<&str> = documents
             .iter()
@@ -214,7 +218,7 @@ async fn a_second_ctrl_c_is_not_needed_and_does_no_harm() {
     line.reached(sizes.warm / 2).await;
     running.signal(Signal::INT);
     running.signal(Signal::INT);
-    running.end().await.expect(130);
+    running.end_within(AT_ONCE).await.expect(130);
     line.converges("two ctrl-c").await;
 }
 

@@ -12,7 +12,7 @@ use crate::sshd::generate_key;
 
 /// What a hostile host may make the orchestrator use. It holds the runner twice, 15 MB in a
 /// development build.
-const MOST_BYTES: u64 = 256 << 20;
+const MOST_BYTES: u64 = 200 << 20;
 
 async fn deploy_to(hostility: Hostility) -> Deployed {
     let host = HostileHost::start(hostility).await;
@@ -25,15 +25,15 @@ async fn deploy_to(hostility: Hostility) -> Deployed {
         operator.file("key").display(),
         host.fingerprint(),
     )]);
-    let deployed = operator.deploy([]).await;
-    assert_calm(&deployed.finished.stdout);
-    assert_calm(&deployed.finished.stderr);
-    // The same for people.
-    let told = operator.run(["deploy", "--color", "never"]).await;
+    // For programs and for people.
+    let (deployed, told) =
+        tokio::join!(operator.deploy([]), operator.run(["deploy", "--color", "never"]));
     assert_eq!(told.code, deployed.finished.code);
-    assert_calm(&told.stdout);
-    assert_calm(&told.stderr);
-    assert!(told.peak_bytes < MOST_BYTES, "{} bytes", told.peak_bytes);
+    for finished in [&deployed.finished, &told] {
+        assert_calm(&finished.stdout);
+        assert_calm(&finished.stderr);
+        assert!(finished.peak_bytes < MOST_BYTES, "{} bytes", finished.peak_bytes);
+    }
     operator.run(["audit", "verify"]).await.expect(0);
     deployed
 }
@@ -57,7 +57,6 @@ fn assert_refused(name: &str, deployed: &Deployed, reasons: &[&str]) {
     assert!(reasons.contains(&reason), "{name}: {row}");
     let message = row["message"].as_str().unwrap();
     assert!(!message.is_empty() && message.len() < 2000, "{name}: {row}");
-    assert!(deployed.finished.peak_bytes < MOST_BYTES, "{name}: {}", deployed.finished.peak_bytes);
     assert!(!deployed.finished.stderr.contains("panicked"), "{name}: {:?}", deployed.finished);
 }
 
@@ -92,9 +91,9 @@ fn with_runner(acts: impl Fn() -> Vec<Act> + Send + Sync + 'static) -> Hostility
 type Case = (&'static str, Hostility, &'static [&'static str]);
 
 async fn all_refused(cases: Vec<Case>) {
-    // Two at a time: each keeps a core busy.
-    for pair in cases.chunks(2) {
-        join_all(pair.iter().map(async |(name, hostility, reasons)| {
+    // A few at a time: some keep a core busy, some wait for a deadline.
+    for some in cases.chunks(4) {
+        join_all(some.iter().map(async |(name, hostility, reasons)| {
             assert_refused(name, &deploy_to(hostility.clone()).await, reasons);
         }))
         .await;

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::host::{Host, sha256, tree};
+use super::host::{Host, sha256, stamped_tree, tree};
 use crate::cli::operator::{Deployed, Operator, runner};
 use crate::sshd::{Sshd, User, current_user, need, open_dir, succeed};
 
@@ -163,22 +163,110 @@ async fn an_old_c_library_is_old_glibc() {
 }
 
 #[tokio::test]
-async fn an_old_c_library_that_does_not_say_its_version_is_found_out_before_the_rename() {
+async fn what_does_not_start_is_found_out_before_it_gets_its_name() {
+    // A host that does not say how old its C library is.
     let tools = tools(&["getconf"]);
     let host = Host::with(&[], &format!("PATH={}", tools.path().display()));
     let operator = Operator::new();
     operator.fleet(&[host.pinned("gpu-01")]);
-    // The loader checks the hash of a version's name first, so the name in the file is not enough
-    // to make it fail: a library that nobody has does.
+    let nothing_runnable = || {
+        let left = tree(&host.home);
+        assert!(!left.contains("remote-runner") && !left.contains(".upload."), "{left}");
+    };
+    fs::write(operator.file("futuristic"), futuristic()).unwrap();
+    let deployed = operator.deploy(["--runner", "futuristic"]).await;
+    assert_reason(&deployed, "old_glibc", "this runner needs 9.9 or newer");
+    nothing_runnable();
+
     let mut bytes = fs::read(runner()).unwrap();
     let library = b"libc.so.6\0";
     let at = bytes.windows(library.len()).position(|window| window == library).unwrap();
     bytes[at + 8] = b'9';
-    fs::write(operator.file("futuristic"), bytes).unwrap();
-    let deployed = operator.deploy(["--runner", "futuristic"]).await;
+    fs::write(operator.file("other"), bytes).unwrap();
+    let deployed = operator.deploy(["--runner", "other"]).await;
     assert_reason(&deployed, "runner", "the runner does not start on this host");
-    let left = tree(&host.home);
-    assert!(!left.contains("remote-runner") && !left.contains(".upload."), "{left}");
+    nothing_runnable();
+}
+
+#[tokio::test]
+async fn a_work_directory_may_have_any_name_and_home_may_be_elsewhere() {
+    let place = open_dir();
+    let odd = place.path().join("it's a \\ $(touch owned) `dir` \"*\" ; &");
+    fs::create_dir(&odd).unwrap();
+    let (host, operator) = (Host::start(), Operator::new());
+    let more = format!("work_dir = '''{}'''", odd.join("-rf").display());
+    let pin = format!("host_key = \"{}\"\n{more}", host.fingerprint());
+    operator.fleet(&[host.entry("gpu-01", host.sshd.port, &pin)]);
+    operator.deploy([]).await.expect(0);
+    assert_eq!(operator.deploy([]).await.expect(0).change("gpu-01"), "none");
+    assert_eq!(tree(&host.home), "");
+    operator.run(["hosts", "purge", "gpu-01", "--yes"]).await.expect(0);
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "{}", tree(place.path()));
+    assert_eq!(tree(&odd), "");
+
+    // A cache that someone has put on another disk.
+    let elsewhere = open_dir();
+    symlink(elsewhere.path(), host.home.join(".cache")).unwrap();
+    operator.fleet(&[host.pinned("gpu-01")]);
+    operator.deploy([]).await.expect(0);
+    host.assert_installed();
+    operator.run(["hosts", "purge", "gpu-01", "--yes"]).await.expect(0);
+    assert_eq!(tree(elsewhere.path()), "");
+    assert!(host.home.join(".cache").is_symlink());
+}
+
+#[tokio::test]
+async fn the_build_before_this_one_stays_and_older_ones_go() {
+    let (host, operator) = (Host::start(), Operator::new());
+    operator.fleet(&[host.pinned("gpu-01")]);
+    let mut names = Vec::new();
+    for build in 0..3_u8 {
+        // Bytes after an executable are no matter to it, and make it another build.
+        let bytes = [fs::read(runner()).unwrap(), vec![build]].concat();
+        fs::write(operator.file("build"), &bytes).unwrap();
+        let deployed = operator.deploy(["--runner", "build"]).await.expect(0);
+        assert_eq!(deployed.change("gpu-01"), "uploaded");
+        names.push(sha256(&bytes));
+    }
+    let here = |name: &String| host.runner(name).exists();
+    assert_eq!(names.iter().map(here).collect::<Vec<_>>(), [false, true, true]);
+    let left = fs::read_dir(host.home.join(".cache/orchestrator")).unwrap();
+    let builds = left.filter(|entry| entry.as_ref().unwrap().file_type().unwrap().is_dir());
+    assert_eq!(builds.count(), 2, "{}", tree(&host.home));
+    operator.run(["hosts", "purge", "gpu-01", "--yes"]).await.expect(0);
+    assert_eq!(tree(&host.home), "");
+}
+
+#[tokio::test]
+async fn a_manual_host_is_never_written_to() {
+    let (host, operator) = (Host::start(), Operator::new());
+    let pin = format!("host_key = \"{}\"\nmode = \"manual\"", host.fingerprint());
+    operator.fleet(&[host.entry("gpu-01", host.sshd.port, &pin)]);
+    let deployed = operator.deploy([]).await;
+    assert_reason(&deployed, "verify", "the host's mode is manual");
+    assert_eq!(tree(&host.home), "");
+
+    // As the hint says.
+    let bytes = fs::read(runner()).unwrap();
+    let path = host.runner(&sha256(&bytes));
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, bytes).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+    let placed = stamped_tree(&host.home);
+    assert_eq!(operator.deploy([]).await.expect(0).change("gpu-01"), "none");
+    assert_eq!(stamped_tree(&host.home), placed);
+}
+
+#[tokio::test]
+async fn a_hardened_sshd_is_deployed_to() {
+    let options = ["MaxSessions 1", "MaxStartups 1", "DisableForwarding yes", "PermitTTY no"];
+    let host = Host::with(&options, "");
+    let operator = Operator::new();
+    operator.fleet(&[host.pinned("gpu-01")]);
+    operator.deploy([]).await.expect(0);
+    host.assert_installed();
+    operator.run(["hosts", "purge", "gpu-01", "--yes"]).await.expect(0);
+    assert_eq!(tree(&host.home), "");
 }
 
 #[tokio::test]
