@@ -117,10 +117,12 @@ async fn run(cli: Cli, report: &Report) -> Exit {
         Ok(app) => {
             let verb = dispatch(&app, cli.verb);
             // Cancel safety: dropping a verb's future ends its host tasks, see `fleet`.
-            tokio::select! {
+            let result = tokio::select! {
                 result = verb => result,
                 () = app.second_signal() => Ok(Exit::Interrupted),
-            }
+            };
+            app.close().await;
+            result
         }
         Err(failure) => Err(failure),
     };

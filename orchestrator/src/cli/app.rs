@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
@@ -87,6 +88,15 @@ impl<'r> App<'r> {
     pub async fn store(&self) -> Result<&Store, Failure> {
         let open = async || Store::open(&self.database).await.map_err(Failure::from);
         self.store.get_or_try_init(open).await
+    }
+
+    /// Closes the database, so that all of it is in one file while nobody uses it.
+    pub async fn close(&self) {
+        // A statement that hangs is no reason to stay.
+        const PATIENCE: Duration = Duration::from_secs(1);
+        if let Some(store) = self.store.get() {
+            let _still_busy = tokio::time::timeout(PATIENCE, store.clone().close()).await;
+        }
     }
 
     /// Uses this database instead of the configured one.
