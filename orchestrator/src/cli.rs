@@ -119,7 +119,7 @@ async fn run(cli: Cli, report: &Report) -> Exit {
             // Cancel safety: dropping a verb's future ends its host tasks, see `fleet`.
             let result = tokio::select! {
                 result = verb => result,
-                () = app.second_signal() => return Exit::Interrupted,
+                () = app.second_signal() => Ok(Exit::Interrupted),
             };
             app.close().await;
             result

@@ -123,8 +123,7 @@ impl Store {
             .connect_with(options)
             .await
             .map_err(|source| Error::Open { path: path.to_path_buf(), source })?;
-        sqlx::migrate!("../migrations")
-            .run(&pool)
+        migrate(&pool)
             .await
             .map_err(|source| Error::Migrate { path: path.to_path_buf(), source })?;
         Ok(Self { pool, path: path.to_path_buf() })
@@ -145,6 +144,27 @@ impl Store {
     /// reads (the head of the audit chain) is still true when it writes.
     async fn write(&self, operation: &'static str) -> Result<Transaction<'_, Sqlite>, Error> {
         self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(statement(operation))
+    }
+}
+
+/// Brings the tables up to this release. Programs that start at the same time on a new database
+/// all find the same migrations missing, and SQLite has no lock that spans several of them: the
+/// ones that come second fail at what is there already, and then have nothing left to do. So a
+/// failure counts only when it comes again without anyone having got further in between.
+async fn migrate(pool: &SqlitePool) -> Result<(), sqlx::migrate::MigrateError> {
+    let migrations = sqlx::migrate!("../migrations");
+    let mut applied = None;
+    loop {
+        let Err(error) = migrations.run(pool).await else { return Ok(()) };
+        // Without the table of migrations nobody has got anywhere.
+        let now: i64 = sqlx::query_scalar("SELECT count(*) FROM _sqlx_migrations WHERE success")
+            .fetch_one(pool)
+            .await
+            .unwrap_or(0);
+        if applied.is_some_and(|applied| applied >= now) {
+            return Err(error);
+        }
+        applied = Some(now);
     }
 }
 

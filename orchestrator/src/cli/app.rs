@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
@@ -89,10 +90,12 @@ impl<'r> App<'r> {
         self.store.get_or_try_init(open).await
     }
 
-    /// Closes the database if it was opened: what was written is in one file then.
+    /// Closes the database, so that all of it is in one file while nobody uses it.
     pub async fn close(&self) {
+        // A statement that hangs is no reason to stay.
+        const PATIENCE: Duration = Duration::from_secs(1);
         if let Some(store) = self.store.get() {
-            store.clone().close().await;
+            let _still_busy = tokio::time::timeout(PATIENCE, store.clone().close()).await;
         }
     }
 
