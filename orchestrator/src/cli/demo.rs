@@ -47,6 +47,7 @@ pub async fn run(app: &App<'_>, args: Args) -> Result<Exit, Failure> {
         .map_err(|error| Failure::user("cannot start the embedded hosts").because(error))?;
     let shown = show(app, &hosts, folder.path(), &key, artifact).await;
     hosts.shutdown().await;
+    app.close().await;
     let removed = folder.close();
     let exit = shown?;
     removed.map_err(|error| Failure::user("cannot remove the demo's files").because(error))?;
