@@ -1,8 +1,4 @@
 //! Integration tests of the orchestrator, against real parts on loopback.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stderr, reason = "tests")]
-
-mod chaos;
-mod config;
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -23,12 +19,10 @@ mod fleet_file_ranges;
 mod fleet_file_resolve;
 mod fleet_file_selector;
 mod hostile;
-mod import;
-mod init;
-mod layers;
 mod hosts;
 mod import;
 mod init;
+mod layers;
 mod ssh_auth;
 mod ssh_channels;
 mod ssh_faults;

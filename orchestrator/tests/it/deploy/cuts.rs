@@ -75,7 +75,7 @@ impl Sizes {
             done.bytes_to_server - before.bytes_to_server
         };
         let (cold, warm) = (measure().await, measure().await);
-        assert!(cold > warm + 500_000, "{cold} {warm}");
+        assert!(cold > warm + 300_000, "{cold} {warm}");
         Self { warm, cold }
     }
 
@@ -199,8 +199,8 @@ async fn ctrl_c_reports_who_was_not_done_and_leaves_the_database_whole() {
         let documents = finished.json_lines();
         let cancelled: Vec<&str> = documents
             .iter()
-            .filter(|document| document["outcome"]["reason"] == "cancelled")
-            .map(|document| document["outcome"]["host"].as_str().unwrap())
+            .filter(|document| document["reason"] == "cancelled")
+            .map(|document| document["host"].as_str().unwrap())
             .collect();
         assert_eq!(cancelled.len(), 2, "{finished:?}");
         assert_eq!(documents.last().unwrap()["cancelled"], 2);
