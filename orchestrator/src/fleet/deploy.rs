@@ -54,18 +54,27 @@ pub async fn deploy(
     let slots = Arc::new(Semaphore::new(options.parallel.max(1)));
     let mut tasks = JoinSet::new();
     for spec in specs {
-        let (fleet, slots, options) = (fleet.clone(), slots.clone(), options.clone());
+        let (fleet, options) = (fleet.clone(), options.clone());
         let (events, cancel) = (events.clone(), cancel.clone());
+        // Taken here, so that hosts begin in the order in which they are written. Cancel safety:
+        // a slot that is not had is not lost; the task then has nothing to do but to say so.
+        let slot = tokio::select! {
+            slot = slots.clone().acquire_owned() => slot.ok(),
+            () = cancel.cancelled() => None,
+        };
         tasks.spawn(async move {
+            let _slot = slot;
             // Cancel safety: each branch that loses is dropped whole, see the module's essay.
             let outcome = tokio::select! {
-                outcome = in_turn(&fleet, &spec, &options, &slots, &events) => outcome,
+                // First, so that a host without a slot does not begin.
+                biased;
                 () = cancel.cancelled() => HostOutcome::stopped(
                     spec.name.clone(),
                     Reason::Cancelled,
                     "stopped before it ended",
                     Duration::ZERO,
                 ),
+                outcome = in_time(&fleet, &spec, &options, &events) => outcome,
             };
             let _nobody_listens = events.send(FleetEvent::Done(Box::new(outcome.clone())));
             outcome
@@ -79,16 +88,13 @@ pub async fn deploy(
     outcomes
 }
 
-/// Waits for a slot; the deadline counts from then, so that a long queue fails no host.
-async fn in_turn(
+/// The deadline counts from a host's own beginning, so that a long queue fails no host.
+async fn in_time(
     fleet: &Fleet,
     spec: &HostSpec,
     options: &DeployOptions,
-    slots: &Semaphore,
     events: &Events,
 ) -> HostOutcome {
-    // The semaphore is never closed; without a permit the host would merely go first.
-    let _slot = slots.acquire().await;
     let started = Instant::now();
     let work = one_host(fleet, spec, options, events, started);
     match tokio::time::timeout(HOST_DEADLINE, work).await {

@@ -4,14 +4,14 @@ use std::fs;
 
 use rustix::process::Signal;
 
-use crate::cli::operator::{Operator, eventually, runner};
+use crate::cli::operator::{Operator, eventually, runner_beside};
 use crate::deploy::host::{running_with_home, tree};
 
 /// The demo's hosts run commands with the programs of this machine.
 fn demo(operator: &Operator, arguments: &[&str]) -> std::process::Command {
-    runner();
+    runner_beside();
     let mut command = operator.command([&["demo"], arguments].concat());
-    command.env("PATH", "/usr/bin:/bin");
+    command.env("PATH", "/usr/bin:/bin").env_remove("ORCHESTRATOR_RUNNER");
     command
 }
 

@@ -218,3 +218,14 @@ async fn a_flipped_byte_breaks_the_audit_chain() {
     assert!(!report["fault"].is_null());
     assert!(broken.stderr.contains("is broken"), "{broken:?}");
 }
+
+#[tokio::test]
+async fn commands_that_make_the_database_at_the_same_time_all_succeed() {
+    for _ in 0..4 {
+        let operator = Operator::new();
+        let commands = [0; 8].map(|_| operator.run(["hosts", "list", "--json"]));
+        for finished in futures_util::future::join_all(commands).await {
+            finished.expect(0);
+        }
+    }
+}

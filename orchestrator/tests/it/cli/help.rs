@@ -1,11 +1,14 @@
 //! `--help` of every verb.
 
-use super::operator::Operator;
+use super::operator::{Operator, Running};
 
 /// The help of a verb and of every verb below it, as the help itself lists them.
 async fn walk(operator: &Operator, verbs: Vec<String>, all: &mut String) {
     let arguments = verbs.iter().map(String::as_str).chain(["--help"]);
-    let help = operator.run(arguments).await.expect(0);
+    let mut command = operator.command(arguments);
+    // The help shows the values of variables.
+    command.env_remove("ORCHESTRATOR_RUNNER");
+    let help = Running::start(command).end().await.expect(0);
     assert_eq!(help.stderr, "");
     let shown: Vec<&str> =
         std::iter::once("orchestrator").chain(verbs.iter().map(String::as_str)).collect();

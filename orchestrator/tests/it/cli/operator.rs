@@ -4,12 +4,15 @@ use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
+
+use crate::sshd::{need, succeed};
 
 /// Nothing here takes as long; a command that does hangs, and the test should say where.
 pub const STUCK: Duration = Duration::from_secs(120);
@@ -76,6 +79,7 @@ impl Operator {
             .env("USER", "operator")
             .env("PATH", self.dir.path().join("bin"))
             .env("TMPDIR", self.temporary())
+            .env("ORCHESTRATOR_RUNNER", runner())
             .current_dir(self.dir.path().join("work"))
             .stdin(Stdio::null());
     }
@@ -242,10 +246,7 @@ impl Deployed {
         assert_eq!(summary["event"], "summary", "{finished:?}");
         let rows = documents
             .into_iter()
-            .map(|mut document| {
-                assert_eq!(document["event"], "host");
-                document.take()
-            })
+            .inspect(|document| assert_eq!(document["event"], "host"))
             .collect();
         Self { finished, rows, summary }
     }
@@ -274,8 +275,26 @@ impl Deployed {
     }
 }
 
-/// The runner beside the program under test.
+/// The runner that operators upload: the one beside the program under test, without its debug
+/// information, which is most of a development build and would make every test slower.
 pub fn runner() -> PathBuf {
+    static STRIPPED: OnceLock<PathBuf> = OnceLock::new();
+    let strip = || {
+        let whole = runner_beside();
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        // Under another name first: another test process may be using the file.
+        let made = tempfile::NamedTempFile::new_in(folder).unwrap().into_temp_path();
+        let mut strip = Command::new(need("/usr/bin/strip", "binutils"));
+        succeed(strip.arg("-o").arg(&made).arg(whole));
+        let path = folder.join("remote-runner-stripped");
+        made.persist(&path).unwrap();
+        path
+    };
+    STRIPPED.get_or_init(strip).clone()
+}
+
+/// The runner that the program under test finds by itself.
+pub fn runner_beside() -> PathBuf {
     let folder = Path::new(env!("CARGO_BIN_EXE_orchestrator")).parent().unwrap();
     let runner = folder.join("remote-runner");
     assert!(

@@ -13,8 +13,8 @@ use crate::sshd::free_port;
 #[tokio::test]
 async fn a_terminal_shows_rows_and_a_bar_and_ends_with_the_table() {
     let (good, slow, operator) = (Host::start(), Host::start(), Operator::new());
-    // Half of the upload arrives, and then nothing: the view stays as it is.
-    let flow = Flow { cut: Some((1_000_000, Cut::Freeze)), ..Flow::default() };
+    // Some of the upload arrives, and then nothing: the view stays as it is.
+    let flow = Flow { cut: Some((300_000, Cut::Freeze)), ..Flow::default() };
     let server = SocketAddr::from(([127, 0, 0, 1], slow.sshd.port));
     let proxy = ChaosProxy::start(server, [Plan::to_server(flow)]).await;
     let dead = good.entry("gpu-03", free_port(), "");

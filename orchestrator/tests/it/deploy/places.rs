@@ -69,7 +69,7 @@ async fn a_full_disk_is_no_space_and_nothing_is_left() {
 
 #[tokio::test]
 async fn a_disk_that_fills_up_under_the_upload_is_no_space_and_nothing_runnable_is_left() {
-    let mount = Mount::new("size=2m");
+    let mount = Mount::new("size=1m");
     // df says what there was when it was asked, and then somebody else fills the disk.
     let tools = tools(&[]);
     fs::remove_file(tools.path().join("df")).unwrap();
@@ -285,6 +285,7 @@ async fn a_missing_runner_on_this_side_is_an_error_before_any_connection() {
     let mut command = Command::new(&alone);
     command.arg("deploy");
     operator.seal(&mut command);
+    command.env_remove("ORCHESTRATOR_RUNNER");
     let finished = crate::cli::operator::Running::start(command).end().await.expect(1);
     assert!(finished.stderr.contains("no remote-runner beside the orchestrator"), "{finished:?}");
     assert!(!host.sshd.log().contains("Connection from"));
@@ -302,6 +303,7 @@ fn tools(without: &[&str]) -> TempDir {
         "dirname",
         "getconf",
         "gzip",
+        "head",
         "ls",
         "mkdir",
         "mv",
