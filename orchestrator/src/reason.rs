@@ -68,6 +68,8 @@ reasons! {
     Locked = "locked",
     /// The host failed repeatedly and is left alone for a while.
     CircuitOpen = "circuit_open",
+    /// The command line, the fleet file or the configuration is wrong.
+    Input = "input",
     /// The user or a signal stopped the operation.
     Cancelled = "cancelled",
     /// The operation's own deadline passed.

@@ -249,7 +249,7 @@ fn known_hosts(files: &[PathBuf]) -> Result<Arc<KnownHosts>, Failure> {
         let mut failure = Failure::user("cannot read the known host keys").because(error).hint(
             "make the file readable: an unreadable trust store is not taken for an empty one",
         );
-        failure.reason = Some(Reason::HostKey);
+        failure.reason = Reason::HostKey;
         failure
     })
 }

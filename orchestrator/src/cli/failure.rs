@@ -45,14 +45,20 @@ pub struct Failure {
     /// What to do next.
     pub hint: Option<String>,
     /// The stable code for `--json`.
-    pub reason: Option<Reason>,
+    pub reason: Reason,
     exit: Exit,
 }
 
 impl Failure {
     /// An error of the user's input or configuration.
     pub fn user(what: impl Into<String>) -> Self {
-        Self { what: what.into(), source: None, hint: None, reason: None, exit: Exit::User }
+        Self {
+            what: what.into(),
+            source: None,
+            hint: None,
+            reason: Reason::Input,
+            exit: Exit::User,
+        }
     }
 
     /// The user stopped it.
@@ -61,7 +67,7 @@ impl Failure {
             what: "stopped".to_owned(),
             source: None,
             hint: None,
-            reason: Some(Reason::Cancelled),
+            reason: Reason::Cancelled,
             exit: Exit::Interrupted,
         }
     }
@@ -69,7 +75,7 @@ impl Failure {
     /// A failure of a host or the way to it.
     pub fn remote(what: impl Into<String>, reason: Reason) -> Self {
         let what = what.into();
-        Self { what, source: None, hint: None, reason: Some(reason), exit: Exit::Remote }
+        Self { what, source: None, hint: None, reason, exit: Exit::Remote }
     }
 
     /// Adds the cause.
@@ -98,7 +104,7 @@ impl From<crate::store::Error> for Failure {
         let mut failure = Self::user("cannot use the database").because(error).hint(
             "see that the disk has room and that the database (see `orchestrator check`) is yours to write",
         );
-        failure.reason = Some(Reason::Store);
+        failure.reason = Reason::Store;
         failure
     }
 }

@@ -76,6 +76,12 @@ pub enum Error {
         /// The host's words.
         detail: String,
     },
+    /// The host lacks a program that every POSIX system has.
+    #[error("a program that the upload needs is missing on the host: {detail}")]
+    MissingProgram {
+        /// The host's words.
+        detail: String,
+    },
     /// What arrived is not what was sent.
     #[error("the upload arrived damaged: {detail}")]
     Damaged {
@@ -165,7 +171,7 @@ impl Error {
     pub fn reason(&self) -> Reason {
         match self {
             Self::Transport { source, .. } => source.reason(),
-            Self::NoAnswer { .. } => Reason::Exec,
+            Self::NoAnswer { .. } | Self::MissingProgram { .. } => Reason::Exec,
             Self::WrongArch { .. } => Reason::WrongArch,
             Self::OldGlibc { .. } => Reason::OldGlibc,
             Self::NoSpace { .. } => Reason::NoSpace,

@@ -96,6 +96,7 @@ pub(super) fn refusal(answer: &Answer) -> Error {
         return Error::NoSpace { base, free_kib: answer.get("free_kib").to_owned(), detail };
     }
     match answer.get("failed") {
+        "mkdir" | "owner" | "write" if has(&["not found"]) => Error::MissingProgram { detail },
         // A cut stream makes gzip complain about its end: that is the upload, not the directory.
         "write"
             if has(&[
@@ -176,6 +177,7 @@ mod tests {
                 Reason::ReadOnly,
             ),
             ("write", "gzip: stdin: unexpected end of file", Reason::Verify),
+            ("write", "sh: 76: head: not found", Reason::Exec),
             ("digest", "abc", Reason::Verify),
             ("run", "sh: 1: /b/x: Permission denied", Reason::NoExec),
             ("run", "/b/x: /lib/libc.so.6: version `GLIBC_2.34' not found", Reason::OldGlibc),
