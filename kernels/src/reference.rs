@@ -243,6 +243,12 @@ impl Prover {
         Self { context: context.clone(), memory }
     }
 
+    /// What it proves.
+    #[must_use]
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
     /// Line `index` of the memory as it is now.
     #[must_use]
     pub fn line(&self, index: u64) -> [u32; 32] {

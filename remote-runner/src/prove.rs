@@ -28,9 +28,13 @@ const MAX_LEAF_ITERATIONS: u8 = 8;
 #[serde(rename_all = "snake_case")]
 pub(crate) enum FromProver {
     /// A step of the proof.
-    Step(ProveEvent),
-    /// The round is answered.
-    Ready {},
+    Step {
+        /// The step.
+        event: ProveEvent,
+        /// Whether it ends the round. The parent must know before the orchestrator does, which may
+        /// answer at once.
+        last: bool,
+    },
     /// The round cannot be done; the child ends.
     Refused {
         /// A stable word.
@@ -73,9 +77,7 @@ pub(crate) fn run(parent: u32) -> ExitCode {
                 Err(error) => Err(error),
             };
             let Ok(round) = round else { return ExitCode::ProtocolError };
-            let answered =
-                state.answer(round).and_then(|()| Ok(say_to_parent(&FromProver::Ready {})?));
-            match answered {
+            match state.answer(round) {
                 Ok(()) => {}
                 Err(Stop::Silent) => return ExitCode::StdoutClosed,
                 Err(Stop::Refused { code, message }) => {
@@ -108,21 +110,21 @@ impl State {
                 })?;
                 check(&context)?;
                 self.filled = Some(Prover::fill(&context));
-                step(ProveEvent::Filled {})
+                step(ProveEvent::Filled {}, true)
             }
             Round::Probe { nonce } => {
                 let Some(prover) = &self.filled else { return Err(out_of_order("probe")) };
                 // The commitment of an earlier probe is given up: its memory too.
                 self.committed = None;
-                let mut told = Ok(());
-                let mut products = 0..=u8::MAX;
-                let mut product = None;
+                let products = prover.context().parameters.gemms;
+                let (mut told, mut product) = (Ok(()), None);
                 let committed =
                     prover.commit_telling(&nonce.0, prover.walk(&nonce.0), &mut |root| {
                         if told.is_ok() {
-                            told = step(ProveEvent::Root { product, root });
+                            let last = product == products.checked_sub(1);
+                            told = step(ProveEvent::Root { product, root }, last);
                         }
-                        product = products.next();
+                        product = Some(product.map_or(0, |product: u8| product.saturating_add(1)));
                     });
                 told?;
                 self.committed = Some(committed);
@@ -136,8 +138,8 @@ impl State {
                     return Err(refused("too_large", format!("more than {MAX_QUERIES} queries")));
                 }
                 let proof = committed.open(&nonce.0, counts);
-                openings(Opened::Records, &proof.probe_openings)?;
-                openings(Opened::Products, &proof.gemm_openings)
+                openings(Opened::Records, &proof.probe_openings, false)?;
+                openings(Opened::Products, &proof.gemm_openings, true)
             }
             Round::Fill { .. } => Err(out_of_order("fill")),
             // The parent answers these itself.
@@ -146,13 +148,21 @@ impl State {
     }
 }
 
-fn openings(of: Opened, all: &[Opening]) -> Result<(), Stop> {
-    all.chunks(MAX_OPENINGS)
-        .try_for_each(|some| step(ProveEvent::Openings { of, openings: some.to_vec() }))
+/// Sends openings in replies of a bounded size, at least one; `last` says that they end the round.
+fn openings(of: Opened, all: &[Opening], last: bool) -> Result<(), Stop> {
+    let (mut now, mut rest) = all.split_at(all.len().min(MAX_OPENINGS));
+    loop {
+        let openings = now.to_vec();
+        step(ProveEvent::Openings { of, openings }, last && rest.is_empty())?;
+        if rest.is_empty() {
+            return Ok(());
+        }
+        (now, rest) = rest.split_at(rest.len().min(MAX_OPENINGS));
+    }
 }
 
-fn step(event: ProveEvent) -> Result<(), Stop> {
-    Ok(say_to_parent(&FromProver::Step(event))?)
+fn step(event: ProveEvent, last: bool) -> Result<(), Stop> {
+    Ok(say_to_parent(&FromProver::Step { event, last })?)
 }
 
 fn refused(code: &'static str, message: String) -> Stop {

@@ -89,8 +89,11 @@ fn reference(request: &Request) -> Result<(), Stop> {
                 }
             }
             Ok(UnitEvent::Child(body)) => match decode(&body)? {
-                FromProver::Step(event) => say(event)?,
-                FromProver::Ready {} => busy = false,
+                FromProver::Step { event, last } => {
+                    // Before it is said: the next round may be here a moment later.
+                    busy = !last;
+                    say(event)?;
+                }
                 FromProver::Refused { code, message } => {
                     return Err(Stop::Failed { code, message });
                 }
