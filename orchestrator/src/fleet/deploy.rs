@@ -20,6 +20,7 @@ use crate::printable::printable;
 use crate::reason::Reason;
 use crate::runner::{self, Artifact, Session, Started, install};
 use crate::store::{HostContact, NewEvent};
+use crate::transport::ProgressFn;
 
 /// For one host, all its steps and retries included. A host that is alive and slow (an upload
 /// over a bad line) fits; one that is neither alive nor dead does not hold up the end for longer.
@@ -143,28 +144,22 @@ async fn visit(
     let mut change = Change::None;
     let session = match Session::start(transport, work_dir, &artifact.sha256).await? {
         Started::Running(session) => session,
-        Started::NotThere(host) if spec.mode == HostMode::Manual => {
-            return Err(runner::Error::NotPlaced {
-                sha256: artifact.sha256.clone(),
-                base: host.get("base").to_owned(),
-            });
-        }
-        Started::NotThere(host) if options.dry_run => {
+        Started::NotThere(host) if options.dry_run && spec.mode != HostMode::Manual => {
             install::check_fit(&host, artifact)?;
             return Ok(Visit { change: Change::WouldUpload, facts: None, runner_version: None });
         }
         Started::NotThere(host) => {
-            upload(spec, options, link, events, step, &host).await?;
             change = Change::Uploaded;
-            step(Step::Starting);
-            match Session::start(transport, work_dir, &artifact.sha256).await? {
-                Started::Running(session) => session,
-                Started::NotThere(_) => {
-                    return Err(runner::Error::Damaged {
-                        detail: "the runner was installed and is not there any more".to_owned(),
-                    });
-                }
-            }
+            let total = artifact.gzip.len() as u64;
+            step(Step::Uploading { sent: 0, total });
+            let (events, name) = (events.clone(), spec.name.clone());
+            let progress = Box::new(move |sent| {
+                // The last byte is out: what comes is the start.
+                let step =
+                    if sent < total { Step::Uploading { sent, total } } else { Step::Starting };
+                let _nobody_listens = events.send(FleetEvent::Step { host: name.clone(), step });
+            });
+            place_runner(spec, artifact, link, &host, Some(progress)).await?
         }
     };
     step(Step::Facts);
@@ -175,23 +170,29 @@ async fn visit(
     Ok(Visit { change, facts: Some(facts?), runner_version })
 }
 
-async fn upload(
+/// Puts the runner on a host that said it has none, and starts it. Refuses where the operator places
+/// it by hand.
+pub(super) async fn place_runner(
     spec: &HostSpec,
-    options: &DeployOptions,
+    artifact: &Artifact,
     link: &Link,
-    events: &Events,
-    step: &(dyn Fn(Step) + Sync),
     host: &runner::answer::Answer,
-) -> Result<(), runner::Error> {
-    let total = options.artifact.gzip.len() as u64;
-    step(Step::Uploading { sent: 0, total });
-    let (events, name) = (events.clone(), spec.name.clone());
-    let progress = Box::new(move |sent| {
-        let step = Step::Uploading { sent, total };
-        let _nobody_listens = events.send(FleetEvent::Step { host: name.clone(), step });
-    });
-    let work_dir = spec.work_dir.as_deref();
-    install::upload(link.transport(), work_dir, &options.artifact, host, Some(progress)).await
+    progress: Option<ProgressFn>,
+) -> Result<Box<Session>, runner::Error> {
+    if spec.mode == HostMode::Manual {
+        return Err(runner::Error::NotPlaced {
+            sha256: artifact.sha256.clone(),
+            base: host.get("base").to_owned(),
+        });
+    }
+    let (transport, work_dir) = (link.transport(), spec.work_dir.as_deref());
+    install::upload(transport, work_dir, artifact, host, progress).await?;
+    match Session::start(transport, work_dir, &artifact.sha256).await? {
+        Started::Running(session) => Ok(session),
+        Started::NotThere(_) => Err(runner::Error::Damaged {
+            detail: "the runner was installed and is not there any more".to_owned(),
+        }),
+    }
 }
 
 /// Judges what was found, records it, and makes the outcome.

@@ -1,10 +1,5 @@
 //! Integration tests of the orchestrator, against real parts on loopback.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::print_stderr,
-    reason = "tests"
-)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stderr, reason = "tests")]
 
 mod chaos;
 mod config;
