@@ -3,7 +3,7 @@
 //! There is exactly one spelling of a document, the one that [`SignedProof::to_json`] writes, and any
 //! other is refused; the signature covers the rest. So no byte of a file can be changed unnoticed.
 
-use pow_kernels::{Backend, Challenge, Outcome, Proof, Status, Timings};
+use pow_kernels::{Backend, Challenge, KernelVariant, Outcome, Proof, Status, Timings};
 use runner_protocol::ByteArray;
 use serde::{Deserialize, Serialize};
 
@@ -175,13 +175,17 @@ pub fn examine(
             });
         }
         Ok(challenge) => {
-            let named = record.backend == record.proof.backend;
-            checks.push(row("label", named, "names the proof's backend", "names another backend"));
+            let backend = record.proof.backend;
+            let of_reference = challenge.context.variant == KernelVariant::Reference;
+            let named =
+                record.backend == backend && of_reference == (backend == Backend::Reference);
+            let other = "names another backend than the one that was asked";
+            checks.push(row("label", named, "names the backend that was asked", other));
             let transcript = challenge.transcript_hash(&record.proof, &record.timings);
             let same = transcript == record.transcript.0;
             checks.push(row("transcript", same, "of this exchange", "of another exchange"));
             let verdict = judge(&challenge, &record.proof, &record.timings, allow_reference);
-            passed &= named && same && passes(&verdict, record.proof.backend, allow_reference);
+            passed &= named && same && passes(&verdict, backend, allow_reference);
             checks.extend(verdict.checks.into_iter().map(|result| CheckRow {
                 check: result.check.name(),
                 status: result.status,

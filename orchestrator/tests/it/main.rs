@@ -1,5 +1,10 @@
 //! Integration tests of the orchestrator, against real parts on loopback.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stderr, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "tests"
+)]
 
 mod chaos;
 mod config;
@@ -21,3 +26,4 @@ mod ssh_shells;
 mod ssh_trust;
 mod sshd;
 mod store;
+mod verify;
