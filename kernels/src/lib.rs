@@ -8,7 +8,7 @@
 //! - [`keys`], [`queries`], [`launch`], [`artifacts`]: what a prover needs besides a GPU.
 //! - [`Proof`]: what comes back. Sizes are bounded while it is decoded.
 //! - [`Verification`]: the checks as independent pieces of work, so that a caller may spread them over
-//!   threads; [`verify`] does them one after another.
+//!   threads; [`verify()`] does them one after another.
 //! - [`models`], [`timing`]: how fast a model ought to be, and the judgement of measured times.
 //!
 //! What it must not do: touch a device, a file or a clock; trust a length from the wire; panic on
