@@ -243,6 +243,12 @@ impl Prover {
         Self { context: context.clone(), memory }
     }
 
+    /// What it proves.
+    #[must_use]
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
     /// Line `index` of the memory as it is now.
     #[must_use]
     pub fn line(&self, index: u64) -> [u32; 32] {
@@ -271,9 +277,20 @@ impl Prover {
     /// product.
     #[must_use]
     pub fn commit(&self, nonce_probe: &[u8; 32], records: Vec<u8>) -> Committed {
+        self.commit_telling(nonce_probe, records, &mut |_| {})
+    }
+
+    /// The same, and hands each root to `on_root` as soon as it is known: the records' first.
+    pub fn commit_telling(
+        &self,
+        nonce_probe: &[u8; 32],
+        records: Vec<u8>,
+        on_root: &mut dyn FnMut(Digest),
+    ) -> Committed {
         let ctx_hash = *blake3::hash(&self.context.encode()).as_bytes();
         let probe_key = derive("gpow/1 commit-probe", &[&ctx_hash, nonce_probe]);
         let probe_root = *blake3::keyed_hash(&probe_key, &records).as_bytes();
+        on_root(Digest(probe_root));
         let mut previous = probe_root;
         let mut products = Vec::new();
         let mut gemm_roots = Vec::new();
@@ -282,6 +299,7 @@ impl Prover {
             let product = self.product(slice);
             let key = derive("gpow/1 commit-gemm", &[&ctx_hash, nonce_probe, &g.to_le_bytes()]);
             previous = *blake3::keyed_hash(&key, &product).as_bytes();
+            on_root(Digest(previous));
             gemm_roots.push(Digest(previous));
             products.push(product);
         }

@@ -15,6 +15,8 @@ mod logging;
 mod passphrase;
 mod report;
 mod settings;
+mod verify;
+mod verify_proof;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -71,6 +73,8 @@ enum Verb {
     Check(check::Args),
     Deploy(deploy::Args),
     Hosts(hosts::Args),
+    Verify(verify::Args),
+    VerifyProof(verify_proof::Args),
     Audit(audit::Args),
     Completions(completions::Args),
 }
@@ -81,7 +85,7 @@ Exit status:
   1  the user's input or the configuration is wrong
   2  the command line is wrong
   3  some hosts failed, or are not as the fleet file claims
-  4  a verdict is negative: the audit chain is broken
+  4  a verdict is negative: a proof was rejected, or the audit chain is broken
   5  the one host that was asked for could not be reached or did not do it
   6  another operation holds the lock
  70  a defect of this program
@@ -142,6 +146,8 @@ async fn dispatch(app: &App<'_>, verb: Verb) -> Result<Exit, Failure> {
         Verb::Check(args) => check::run(app, args).await,
         Verb::Deploy(args) => deploy::run(app, args).await,
         Verb::Hosts(args) => hosts::run(app, args).await,
+        Verb::Verify(args) => verify::run(app, args).await,
+        Verb::VerifyProof(args) => verify_proof::run(app, &args),
         Verb::Audit(args) => audit::run(app, args).await,
         Verb::Completions(args) => completions::run(app, &args),
     }

@@ -1,4 +1,4 @@
-//! Operations over hosts: deploy, trust, purge.
+//! Operations over hosts: deploy, trust, purge, verify.
 //!
 //! Each host is one task, and its partial failure is data: a [`HostOutcome`], never an error of
 //! the whole. A host's task owns its connection, its runner session and what it records; when it
@@ -12,6 +12,7 @@ mod link;
 mod outcome;
 mod purge;
 mod trust;
+pub mod verify;
 
 pub use claim::{driver_version, gpu_summary};
 pub use deploy::{DeployOptions, deploy};
@@ -19,3 +20,4 @@ pub use link::Fleet;
 pub use outcome::{Change, FleetEvent, HostOutcome, Step};
 pub use purge::purge;
 pub use trust::{TrustChange, TrustError, inspect, replace};
+pub use verify::{Verified, VerifyError, VerifyOptions, VerifyStep, verify};

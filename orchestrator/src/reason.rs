@@ -62,6 +62,10 @@ reasons! {
     OldGlibc = "old_glibc",
     /// No NVIDIA driver answers on the host.
     NoDriver = "no_driver",
+    /// The runner has no CUDA kernels for the host's GPUs.
+    NoKernels = "no_kernels",
+    /// A verifier rejected a proof.
+    Rejected = "rejected",
     /// The host's GPUs are not what the fleet file claims.
     ClaimMismatch = "claim_mismatch",
     /// Another operation holds the lock.

@@ -1,11 +1,12 @@
-//! The database: hosts, trusted host keys, facts and the audit chain.
+//! The database: hosts, trusted host keys, facts, challenges and the audit chain.
 //!
 //! One [`Store`] owns the connection pool; every write that belongs together is one transaction,
-//! so a kill at any moment leaves either all of it or none. Facts, keys and events are history:
+//! so a kill at any moment leaves either all of it or none. Facts, keys, challenges and events are history:
 //! rows are added, never overwritten. What must *not* be here: anything that talks to a host,
 //! decides about one, or prints.
 
 mod audit;
+mod challenges;
 mod facts;
 mod host_keys;
 mod hosts;
@@ -17,6 +18,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
 pub use audit::{AuditFault, AuditReport, Event, NewEvent};
+pub use challenges::{ChallengeEnd, ChallengeRow, NewChallenge};
 pub use facts::FactsRecord;
 pub use host_keys::TrustedKey;
 pub use hosts::{HostContact, HostRecord};

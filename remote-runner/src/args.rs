@@ -42,6 +42,10 @@ on stdin and stdout, and leaves nothing running. There is nothing to see at a te
 pub(crate) enum Command {
     Session(Options),
     Probe(ProbeOptions),
+    /// Computes the reference proof-of-work for the runner that is `parent`.
+    Prove {
+        parent: u32,
+    },
     Version,
     Help,
     SelfCheck,
@@ -87,8 +91,8 @@ impl fmt::Display for ArgsError {
 
 /// Reads the arguments after the program's name.
 ///
-/// `--lease-ms`, `--probe-deadline-ms` and `--root` are for tests, and `--probe-*` for the runner's
-/// own children; none of them is part of the interface.
+/// `--lease-ms`, `--probe-deadline-ms` and `--root` are for tests, `--probe-*` and `--prove-for` for
+/// the runner's own children; none of them is part of the interface.
 pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, ArgsError> {
     let mut options = Options {
         deadline: None,
@@ -96,7 +100,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command
         probe_deadline: PROBE_DEADLINE,
         root: PathBuf::from("/"),
     };
-    let mut probe = None;
+    let (mut probe, mut prove) = (None, None);
     let mut interval = None;
     let mut arguments = arguments.enumerate();
     while let Some((index, argument)) = arguments.next() {
@@ -119,22 +123,23 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command
                 Some((_, path)) => options.root = PathBuf::from(path),
                 None => return Err(ArgsError::Value { flag: "--root" }),
             },
-            Some("--probe-for") => {
-                let parent = number("--probe-for")?;
-                let parent =
-                    u32::try_from(parent).map_err(|_| ArgsError::Value { flag: "--probe-for" })?;
-                probe = Some(parent);
-            }
+            Some("--probe-for") => probe = Some(process_id("--probe-for", number("--probe-for")?)?),
+            Some("--prove-for") => prove = Some(process_id("--prove-for", number("--prove-for")?)?),
             Some("--probe-interval-ms") => {
                 interval = Some(Duration::from_millis(number("--probe-interval-ms")?));
             }
             _ => return Err(ArgsError::Unknown { position: index.saturating_add(1) }),
         }
     }
-    Ok(match probe {
-        Some(parent) => Command::Probe(ProbeOptions { interval, parent }),
-        None => Command::Session(options),
+    Ok(match (probe, prove) {
+        (Some(parent), _) => Command::Probe(ProbeOptions { interval, parent }),
+        (None, Some(parent)) => Command::Prove { parent },
+        (None, None) => Command::Session(options),
     })
+}
+
+fn process_id(flag: &'static str, number: u64) -> Result<u32, ArgsError> {
+    u32::try_from(number).map_err(|_| ArgsError::Value { flag })
 }
 
 #[cfg(test)]

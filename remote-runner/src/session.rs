@@ -178,6 +178,13 @@ impl Session {
                 self.rearm();
                 None
             }
+            ToRunner::Continue { id, round } => {
+                if let Some(request) = self.running.get(&id) {
+                    // It may have ended meanwhile: its `Finished` is the answer.
+                    let _ = request.send(UnitEvent::Round(round));
+                }
+                None
+            }
             ToRunner::Cancel { id } => {
                 if let Some(request) = self.running.get(&id) {
                     // It may have ended meanwhile, which is as good.

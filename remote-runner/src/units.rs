@@ -6,17 +6,20 @@ use std::time::{Duration, Instant};
 
 use runner_protocol::facts::{GpuFacts, HostFacts};
 use runner_protocol::{
-    FrameError, FromRunner, Outcome, Reply, RequestId, Telemetry, Unit, decode, encode_frame,
+    FrameError, FromRunner, Outcome, Reply, RequestId, Round, Telemetry, Unit, decode, encode_frame,
 };
 
 use crate::args::Options;
 use crate::facts::{self, Root};
-use crate::probe::{self, Probe, TelemetryFrame};
+use crate::probe::{self, TelemetryFrame};
 use crate::session::Event;
+use crate::subprocess::Subprocess;
 use crate::{health, log};
 
+mod prove;
+
 /// What `Hello` says the runner can do.
-pub(crate) const CAPABILITIES: [&str; 3] = ["facts", "health", "watch"];
+pub(crate) const CAPABILITIES: [&str; 5] = ["facts", "health", "watch", "prove", "prove.reference"];
 
 /// How long the host's own files and sockets may take. Each part that can hang has a shorter
 /// deadline of its own; this one holds if one was forgotten.
@@ -32,10 +35,12 @@ pub(crate) enum UnitEvent {
     Cancel,
     /// The host's facts, without its GPUs.
     Host(Box<HostFacts>),
-    /// A frame of the probe.
-    Probe(Vec<u8>),
-    /// The probe will say nothing more.
-    ProbeEnded,
+    /// The orchestrator's next round.
+    Round(Round),
+    /// A frame of the child process.
+    Child(Vec<u8>),
+    /// The child process will say nothing more.
+    ChildEnded,
 }
 
 /// A request in work. Exactly one `Finished` ends it: [`Request::finish`] takes it, and dropping it
@@ -101,7 +106,26 @@ impl Drop for Request {
 /// Why a unit stopped early.
 enum Stop {
     Cancelled,
-    Failed { code: &'static str, message: String },
+    Failed { code: String, message: String },
+    Unsupported { name: String },
+}
+
+impl Stop {
+    fn failed(code: &str, message: impl Into<String>) -> Self {
+        Self::Failed { code: code.to_owned(), message: message.into() }
+    }
+
+    /// The orchestrator said something that has no place now.
+    fn unexpected(round: &Round) -> Self {
+        let name = match round {
+            Round::Fill { .. } => "fill",
+            Round::Probe { .. } => "probe",
+            Round::Open { .. } => "open",
+            Round::Release {} => "release",
+            Round::Unknown { .. } => "of a later version",
+        };
+        Self::failed("unexpected", format!("the round {name} has no place here"))
+    }
 }
 
 impl From<FrameError> for Stop {
@@ -110,7 +134,7 @@ impl From<FrameError> for Stop {
             FrameError::TooLarge { .. } => "too_large",
             _ => "bug",
         };
-        Self::Failed { code, message: error.to_string() }
+        Self::failed(code, error.to_string())
     }
 }
 
@@ -129,12 +153,14 @@ pub(crate) fn run(unit: Unit, request: Request, options: &Options) {
             let interval = Duration::from_millis(interval_ms).max(MIN_INTERVAL);
             watch(&request, options, interval)
         }
+        Unit::Prove { backend } => prove::run(&request, options, backend),
         Unit::Unknown { name } => return request.finish(Outcome::Unsupported { unit: name }),
     };
     request.finish(match done {
         Ok(()) => Outcome::Ok {},
         Err(Stop::Cancelled) => Outcome::Cancelled {},
-        Err(Stop::Failed { code, message }) => failed(code, &message),
+        Err(Stop::Failed { code, message }) => Outcome::Failed { code, message },
+        Err(Stop::Unsupported { name }) => Outcome::Unsupported { unit: name },
     });
 }
 
@@ -148,9 +174,9 @@ fn gather(request: &Request, options: &Options) -> Result<HostFacts, Stop> {
         move || drop(sender.send(UnitEvent::Host(Box::new(facts::host(&root)))))
     });
     if let Err(error) = started {
-        return Err(Stop::Failed { code: "environment", message: error.to_string() });
+        return Err(Stop::failed("environment", error.to_string()));
     }
-    let mut probe = Probe::start(None, request.sender());
+    let mut probe = probe::start(None, request.sender());
     let probe_end = Instant::now().checked_add(options.probe_deadline);
     let host_end = Instant::now().checked_add(HOST_DEADLINE);
     let (mut host, mut gpus) = (None, None);
@@ -165,15 +191,16 @@ fn gather(request: &Request, options: &Options) -> Result<HostFacts, Stop> {
         let wait = end.map_or(HOST_DEADLINE, |end| end.saturating_duration_since(Instant::now()));
         match request.events.recv_timeout(wait) {
             Ok(UnitEvent::Cancel) => return Err(Stop::Cancelled),
+            Ok(UnitEvent::Round(round)) => return Err(Stop::unexpected(&round)),
             Ok(UnitEvent::Host(facts)) => host = Some(facts),
-            Ok(UnitEvent::Probe(body)) => {
+            Ok(UnitEvent::Child(body)) => {
                 let decoded = decode::<GpuFacts>(&body);
                 gpus = Some(decoded.unwrap_or_else(|error| {
                     probe::broken("crashed", &format!("the probe's answer is damaged: {error}"))
                 }));
             }
-            Ok(UnitEvent::ProbeEnded) => {
-                let how = probe.as_mut().map_or_else(|_| String::new(), Probe::how_it_ended);
+            Ok(UnitEvent::ChildEnded) => {
+                let how = probe.as_mut().map_or_else(|_| String::new(), Subprocess::how_it_ended);
                 gpus.get_or_insert_with(|| {
                     probe::broken("crashed", &format!("the NVML probe ended {how}"))
                 });
@@ -186,14 +213,13 @@ fn gather(request: &Request, options: &Options) -> Result<HostFacts, Stop> {
                 ));
             }
             Err(_) => {
-                let message = "the host's files did not answer".to_owned();
-                return Err(Stop::Failed { code: "stalled", message });
+                return Err(Stop::failed("stalled", "the host's files did not answer"));
             }
         }
     }
     let (Some(mut facts), Some(gpus)) = (host, gpus) else {
         // The loop ends only when both are there.
-        return Err(Stop::Failed { code: "bug", message: "facts are missing".to_owned() });
+        return Err(Stop::failed("bug", "facts are missing"));
     };
     facts.gpus = gpus;
     facts::cross_check(&root, &mut facts);
@@ -204,16 +230,16 @@ fn gather(request: &Request, options: &Options) -> Result<HostFacts, Stop> {
 fn watch(request: &Request, options: &Options, interval: Duration) -> Result<(), Stop> {
     let root = Root::new(&options.root);
     let environment = |error: std::io::Error| {
-        let message = format!("cannot start the probe: {error}");
-        Stop::Failed { code: "environment", message }
+        Stop::failed("environment", format!("cannot start the probe: {error}"))
     };
-    let mut probe = Probe::start(Some(interval), request.sender()).map_err(environment)?;
+    let mut probe = probe::start(Some(interval), request.sender()).map_err(environment)?;
     loop {
         let wait = interval.saturating_add(options.probe_deadline);
         match request.events.recv_timeout(wait) {
             Ok(UnitEvent::Cancel) => return Err(Stop::Cancelled),
+            Ok(UnitEvent::Round(round)) => return Err(Stop::unexpected(&round)),
             Ok(UnitEvent::Host(_)) => {}
-            Ok(UnitEvent::Probe(body)) => {
+            Ok(UnitEvent::Child(body)) => {
                 let TelemetryFrame { gpus } = decode(&body)?;
                 request.reply(Reply::Telemetry(Telemetry {
                     at_unix_ms: log::unix_ms(),
@@ -222,13 +248,13 @@ fn watch(request: &Request, options: &Options, interval: Duration) -> Result<(),
                     gpus,
                 }))?;
             }
-            Ok(UnitEvent::ProbeEnded) => {
+            Ok(UnitEvent::ChildEnded) => {
                 let message = format!("the NVML probe ended {}", probe.how_it_ended());
-                return Err(Stop::Failed { code: "probe_failed", message });
+                return Err(Stop::failed("probe_failed", message));
             }
             Err(_) => {
                 let message = format!("NVML did not answer within {} ms", wait.as_millis());
-                return Err(Stop::Failed { code: "probe_stalled", message });
+                return Err(Stop::failed("probe_stalled", message));
             }
         }
     }

@@ -142,23 +142,13 @@ async fn visit(
     link: &Link,
     step: &(dyn Fn(Step) + Sync),
 ) -> Result<Visit, runner::Error> {
-    let transport = link.transport();
     let artifact = &options.artifact;
-    let work_dir = spec.work_dir.as_deref();
     step(Step::Checking);
     let mut tell = |sent, total| step(Step::Uploading { sent, total });
-    let may_upload = spec.mode == HostMode::Ssh && !options.dry_run;
-    let upload: Option<&mut UploadProgress<'_>> = may_upload.then_some(&mut tell);
-    let started = Session::start(transport, work_dir, artifact, upload).await?;
-    let (mut session, change) = match started {
+    let upload: Option<&mut UploadProgress<'_>> = (!options.dry_run).then_some(&mut tell);
+    let (mut session, change) = match start_runner(spec, artifact, link, upload).await? {
         Started::Running { session, uploaded: true } => (session, Change::Uploaded),
         Started::Running { session, uploaded: false } => (session, Change::None),
-        Started::NotThere(host) if spec.mode == HostMode::Manual => {
-            return Err(runner::Error::NotPlaced {
-                sha256: artifact.sha256.clone(),
-                base: host.get("base").to_owned(),
-            });
-        }
         Started::NotThere(host) => {
             install::check_fit(&host, artifact)?;
             return Ok(Visit { change: Change::WouldUpload, facts: None, runner_version: None });
@@ -169,6 +159,26 @@ async fn visit(
     let facts = session.facts().await;
     session.close().await;
     Ok(Visit { change, facts: Some(facts?), runner_version })
+}
+
+/// Starts the runner, uploading it first where it is missing and `upload` allows it. A host whose
+/// runner the operator places by hand is never written to.
+pub(super) async fn start_runner(
+    spec: &HostSpec,
+    artifact: &Artifact,
+    link: &Link,
+    upload: Option<&mut UploadProgress<'_>>,
+) -> Result<Started, runner::Error> {
+    let by_hand = spec.mode == HostMode::Manual;
+    let upload = upload.filter(|_| !by_hand);
+    let work_dir = spec.work_dir.as_deref();
+    match Session::start(link.transport(), work_dir, artifact, upload).await? {
+        Started::NotThere(host) if by_hand => Err(runner::Error::NotPlaced {
+            sha256: artifact.sha256.clone(),
+            base: host.get("base").to_owned(),
+        }),
+        started => Ok(started),
+    }
 }
 
 /// Judges what was found, records it, and makes the outcome.

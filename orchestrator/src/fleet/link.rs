@@ -80,6 +80,15 @@ impl Link {
         self.connection.decisions().last().map(words).unwrap_or_default()
     }
 
+    /// SHA-256 of the host's public key blob, which its fingerprint is in base64 (`SHA256:...`).
+    #[must_use]
+    pub fn host_id(&self) -> Option<[u8; 32]> {
+        use base64::Engine as _;
+        let fingerprint = &self.connection.decisions().last()?.fingerprint;
+        let digest = fingerprint.strip_prefix("SHA256:")?;
+        base64::engine::general_purpose::STANDARD_NO_PAD.decode(digest).ok()?.try_into().ok()
+    }
+
     /// Ends the connection.
     pub async fn close(&self) {
         self.connection.close().await;

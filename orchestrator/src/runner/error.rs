@@ -178,6 +178,8 @@ impl Error {
             Self::NotWritable { .. } => Reason::ReadOnly,
             Self::NoExec { .. } => Reason::NoExec,
             Self::Damaged { .. } | Self::NotPlaced { .. } | Self::Build { .. } => Reason::Verify,
+            Self::Failed { code, .. } if code == "no_driver" => Reason::NoDriver,
+            Self::Failed { code, .. } if code == "no_kernels" => Reason::NoKernels,
             Self::DoesNotStart { .. }
             | Self::Magic(_)
             | Self::Frame(_)
@@ -222,6 +224,12 @@ impl Error {
             }
             Self::Version { .. } | Self::Build { .. } => {
                 "deploy again with the runner of this orchestrator's release"
+            }
+            Self::Failed { code, .. } if code == "no_driver" => {
+                "install the NVIDIA driver on the host; to see the protocol work without a GPU, and prove nothing of one: --allow-reference"
+            }
+            Self::Failed { code, .. } if code == "no_kernels" => {
+                "this release has no CUDA backend yet; to see the protocol work without it, and prove nothing of a GPU: --allow-reference"
             }
             Self::DoesNotStart { .. } => "log in by hand and run the runner with --self-check",
             _ => return None,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use runner_protocol::message::Progress;
 use runner_protocol::{
     ExitCode, FrameDecoder, FromRunner, Hello, HostFacts, LEASE_RENEW_INTERVAL, MagicScanner,
-    Outcome, PROTOCOL_VERSION, Reply, RequestId, ToRunner, Unit, decode, encode_frame,
+    Outcome, PROTOCOL_VERSION, Reply, RequestId, Round, ToRunner, Unit, decode, encode_frame,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Interval, MissedTickBehavior};
@@ -202,32 +202,26 @@ impl Session {
         limit: Duration,
         on_event: &mut (dyn FnMut(UnitEvent) + Send),
     ) -> Result<(), Error> {
-        self.last_id += 1;
-        let id = RequestId(self.last_id);
         let work = async {
-            self.send(&ToRunner::Request { id, unit }).await?;
-            loop {
-                match self.next_message().await? {
-                    FromRunner::Progress(progress) if progress.id == id => {
-                        on_event(UnitEvent::Progress(progress));
-                    }
-                    FromRunner::Reply { id: of, reply } if of == id => {
-                        on_event(UnitEvent::Reply(reply));
-                    }
-                    FromRunner::Finished { id: of, outcome } if of == id => {
-                        return finished(outcome);
-                    }
-                    // One request at a time is open: a message of another is a defect or a lie.
-                    other => {
-                        return Err(Error::Unexpected {
-                            expected: "an answer to the open request",
-                            found: name(&other),
-                        });
-                    }
-                }
+            let mut exchange = self.open(unit).await?;
+            while let Some(event) = exchange.next().await? {
+                on_event(event);
             }
+            Ok(())
         };
         within(limit, "answer", work).await
+    }
+
+    /// Starts a unit and leaves the talk with it to the caller, who sets the time limits. The
+    /// session is of no more use if the exchange is dropped before its end.
+    ///
+    /// # Errors
+    /// The runner or the connection failed.
+    pub async fn open(&mut self, unit: Unit) -> Result<Exchange<'_>, Error> {
+        self.last_id += 1;
+        let id = RequestId(self.last_id);
+        self.send(&ToRunner::Request { id, unit }).await?;
+        Ok(Exchange { session: self, id })
     }
 
     /// Ends the runner and closes its channel. The runner is given a moment to end by itself;
@@ -407,6 +401,43 @@ async fn tick(interval: &mut Option<Interval>) {
     match interval {
         Some(interval) => drop(interval.tick().await),
         None => std::future::pending().await,
+    }
+}
+
+/// The talk with one running unit.
+pub struct Exchange<'s> {
+    session: &'s mut Session,
+    id: RequestId,
+}
+
+impl Exchange<'_> {
+    /// Sends the next round.
+    ///
+    /// # Errors
+    /// The connection failed.
+    pub async fn proceed(&mut self, round: Round) -> Result<(), Error> {
+        self.session.send(&ToRunner::Continue { id: self.id, round }).await
+    }
+
+    /// The unit's next message; `None` once it has ended well. The lease is renewed meanwhile.
+    ///
+    /// # Errors
+    /// The runner or the connection failed, or the unit did.
+    pub async fn next(&mut self) -> Result<Option<UnitEvent>, Error> {
+        match self.session.next_message().await? {
+            FromRunner::Progress(progress) if progress.id == self.id => {
+                Ok(Some(UnitEvent::Progress(progress)))
+            }
+            FromRunner::Reply { id, reply } if id == self.id => Ok(Some(UnitEvent::Reply(reply))),
+            FromRunner::Finished { id, outcome } if id == self.id => {
+                finished(outcome).map(|()| None)
+            }
+            // One request at a time is open: a message of another is a defect or a lie.
+            other => Err(Error::Unexpected {
+                expected: "an answer to the open request",
+                found: name(&other),
+            }),
+        }
     }
 }
 

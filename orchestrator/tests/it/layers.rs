@@ -8,6 +8,8 @@ const LAYERS: &[&[&str]] = &[
     &["cli"],
     &["fleet"],
     &["runner", "ssh", "store", "embedded_host", "init", "import"],
+    &["pow"],
+    &["signing_key"],
     &["transport", "fleet_file", "config"],
     &["toml_text", "host_spec"],
     &["ids", "host_state", "reason", "printable", "hex", "render", "retry", "error_chain"],

@@ -26,3 +26,4 @@ mod ssh_shells;
 mod ssh_trust;
 mod sshd;
 mod store;
+mod verify;

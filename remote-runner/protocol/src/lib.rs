@@ -13,6 +13,11 @@
 //!      | Renew -------------------------->|   each LEASE_RENEW_INTERVAL
 //!      | <----------- Reply { id: 1, .. } |
 //!      | <-------- Finished { id: 1, .. } |   exactly one for each request
+//!      | Request { id: 2, unit: prove } ->|   a unit in rounds, see [`prove`]
+//!      | <----------- Reply { id: 2, .. } |
+//!      | Continue { id: 2, round } ------>|
+//!      | <----------- Reply { id: 2, .. } |
+//!      | <-------- Finished { id: 2, .. } |
 //!      | Shutdown {} -------------------->|
 //!      |                        exit 0    |
 //! ```
@@ -23,7 +28,7 @@
 //! # Versions
 //!
 //! Changes are additive: unknown fields are ignored, new fields have defaults, an unknown unit is
-//! answered with [`Outcome::Unsupported`]. A change of meaning bumps [`PROTOCOL_VERSION`]. The
+//! answered with [`Outcome::Unsupported`], and so is an unknown round of a unit. A change of meaning bumps [`PROTOCOL_VERSION`]. The
 //! messages under `fixtures/` are those of every released version and stay parseable.
 //!
 //! # Limits
@@ -34,22 +39,26 @@
 //! strips control characters.
 
 mod bounded;
+mod byte_array;
 mod exit;
 pub mod facts;
 pub mod frame;
 pub mod health;
 pub mod magic;
 pub mod message;
+pub mod prove;
 pub mod telemetry;
 
 use std::time::Duration;
 
+pub use byte_array::ByteArray;
 pub use exit::ExitCode;
 pub use facts::HostFacts;
 pub use frame::{FrameDecoder, FrameError, decode, encode_frame};
 pub use health::{Finding, HealthReport, Severity};
 pub use magic::{MagicError, MagicScanner};
 pub use message::{FromRunner, Hello, Outcome, Reply, RequestId, ToRunner, Unit};
+pub use prove::{Backend, ProveEvent, ProveReply, Round};
 pub use telemetry::Telemetry;
 
 /// The version of the messages' meaning. Both ends must speak the same one.
@@ -59,7 +68,8 @@ pub const PROTOCOL_VERSION: u32 = 1;
 pub const MAGIC: &str = "remote-runner 1\n";
 
 /// The largest body of a frame, in bytes (4 MiB): facts of a host with 16 GPUs are about 20 KiB, and
-/// the proof of a challenge stays under 1 MiB.
+/// the openings of a proof come in replies of at most
+/// [`MAX_OPENINGS`](prove::MAX_OPENINGS), less than 1 MiB each.
 pub const MAX_FRAME_BYTES: usize = 4 * 1024 * 1024;
 
 /// How often the orchestrator sends [`ToRunner::Renew`]: a third of the lease, so that two may be

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::bounded;
 use crate::facts::HostFacts;
 use crate::health::HealthReport;
+use crate::prove::{Backend, ProveReply, Round};
 use crate::telemetry::Telemetry;
 
 /// The name of a request within its session, chosen by the orchestrator. A request with the name of
@@ -36,6 +37,15 @@ pub enum ToRunner {
     },
     /// Renews the lease: the runner lives for [`LEASE_DURATION`](crate::LEASE_DURATION) from now.
     Renew {},
+    /// The next round of a running unit that has rounds. For one that has ended it does nothing; one
+    /// that has no rounds, or is still busy with the last one, fails. It is sent to a runner only
+    /// after that has answered the unit's start, so an older one never sees it.
+    Continue {
+        /// Which request.
+        id: RequestId,
+        /// What to do now.
+        round: Round,
+    },
     /// Stops a request. Its `Finished` still comes; cancelling one that has ended does nothing.
     Cancel {
         /// Which request.
@@ -58,6 +68,12 @@ pub enum Unit {
         /// Milliseconds between samples. The runner takes no less than 10.
         interval_ms: u64,
     },
+    /// A proof-of-work in rounds, see [`prove`](crate::prove): a [`Reply::Prove`] when it is ready
+    /// for the first.
+    Prove {
+        /// What shall compute it. There is no fall back to another.
+        backend: Backend,
+    },
     /// A unit of a later version. It is answered with [`Outcome::Unsupported`], never sent.
     #[serde(skip_serializing)]
     Unknown {
@@ -75,6 +91,11 @@ impl<'de> Deserialize<'de> for Unit {
         #[derive(Deserialize)]
         struct Watch {
             interval_ms: u64,
+        }
+
+        #[derive(Deserialize)]
+        struct Prove {
+            backend: String,
         }
 
         impl<'de> Visitor<'de> for UnitVisitor {
@@ -100,6 +121,14 @@ impl<'de> Deserialize<'de> for Unit {
                     "watch" => {
                         let Watch { interval_ms } = map.next_value()?;
                         Unit::Watch { interval_ms }
+                    }
+                    "prove" => {
+                        let Prove { backend } = map.next_value()?;
+                        match backend.as_str() {
+                            "cuda" => Unit::Prove { backend: Backend::Cuda },
+                            "reference" => Unit::Prove { backend: Backend::Reference },
+                            later => Unit::Unknown { name: format!("prove.{later}") },
+                        }
                     }
                     _ => {
                         map.next_value::<IgnoredAny>()?;
@@ -186,6 +215,8 @@ pub enum Reply {
     Health(HealthReport),
     /// One sample of a watch.
     Telemetry(Telemetry),
+    /// A step of a proof-of-work.
+    Prove(ProveReply),
 }
 
 /// How a request ended.
@@ -198,7 +229,8 @@ pub enum Outcome {
     Cancelled {},
     /// It could not be done.
     Failed {
-        /// A stable word: `busy`, `stalled`, `probe_failed`, `probe_stalled`, `too_large`, ...
+        /// A stable word: `busy`, `stalled`, `probe_failed`, `probe_stalled`, `too_large`; of a
+        /// proof-of-work also `no_driver`, `no_kernels`, `context`, `unexpected`, `deadline`, ...
         code: String,
         /// What happened, for a person.
         #[serde(default)]
@@ -229,12 +261,50 @@ mod tests {
                 priority: u8,
             },
         }
-        let unit = BTreeMap::from([("prove", BTreeMap::from([("seed", vec![1, 2, 3])]))]);
+        let unit = BTreeMap::from([("fly", BTreeMap::from([("seed", vec![1, 2, 3])]))]);
         let frame = encode_frame(&Later::Request { id: 7, unit, priority: 1 }).unwrap();
         assert_eq!(
             decode::<ToRunner>(&frame[4..]).unwrap(),
-            ToRunner::Request { id: RequestId(7), unit: Unit::Unknown { name: "prove".into() } }
+            ToRunner::Request { id: RequestId(7), unit: Unit::Unknown { name: "fly".into() } }
         );
+    }
+
+    #[test]
+    fn an_unknown_backend_keeps_its_request_answerable() {
+        #[derive(Serialize)]
+        #[serde(rename_all = "snake_case")]
+        enum Later {
+            Request { id: u64, unit: BTreeMap<&'static str, BTreeMap<&'static str, &'static str>> },
+        }
+        let unit = BTreeMap::from([("prove", BTreeMap::from([("backend", "optical")]))]);
+        let frame = encode_frame(&Later::Request { id: 7, unit }).unwrap();
+        assert_eq!(
+            decode::<ToRunner>(&frame[4..]).unwrap(),
+            ToRunner::Request {
+                id: RequestId(7),
+                unit: Unit::Unknown { name: "prove.optical".into() }
+            }
+        );
+    }
+
+    #[test]
+    fn an_unknown_round_keeps_its_request_answerable() {
+        #[derive(Serialize)]
+        #[serde(rename_all = "snake_case")]
+        enum Later {
+            Continue { id: u64, round: BTreeMap<&'static str, Vec<u64>> },
+        }
+        let round = BTreeMap::from([("attest", vec![1, 2])]);
+        let frame = encode_frame(&Later::Continue { id: 7, round }).unwrap();
+        assert_eq!(
+            decode::<ToRunner>(&frame[4..]).unwrap(),
+            ToRunner::Continue {
+                id: RequestId(7),
+                round: Round::Unknown { name: "attest".into() }
+            }
+        );
+        let round = Round::Unknown { name: "attest".into() };
+        assert!(encode_frame(&ToRunner::Continue { id: RequestId(7), round }).is_err());
     }
 
     #[test]

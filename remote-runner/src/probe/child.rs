@@ -1,30 +1,25 @@
 //! The child's side of a probe.
 
-use std::io::{self, Write};
 use std::thread;
 
-use runner_protocol::{ExitCode, encode_frame};
-use rustix::process::{Signal, getppid, set_parent_process_death_signal};
-use serde::Serialize;
+use runner_protocol::ExitCode;
 
 use super::TelemetryFrame;
 use crate::args::ProbeOptions;
 use crate::gpu;
+use crate::subprocess::{bind_to_parent, say_to_parent};
 
 /// Answers once, or at an interval until killed.
 pub(crate) fn run(options: &ProbeOptions) -> ExitCode {
-    // The kernel kills this process with the thread that started it, even if the runner is killed
-    // by SIGKILL. A parent that ended before this line is seen by its id.
-    let _ = set_parent_process_death_signal(Some(Signal::KILL));
-    let parent = getppid().map(|pid| pid.as_raw_nonzero().get());
-    if parent != i32::try_from(options.parent).ok() {
+    if !bind_to_parent(options.parent) {
         return ExitCode::Environment;
     }
     let nvml = gpu::Library::load();
     let written = match options.interval {
-        None => say(&gpu::facts(&nvml)),
+        None => say_to_parent(&gpu::facts(&nvml)),
         Some(interval) => loop {
-            if let Err(error) = say(&TelemetryFrame { gpus: gpu::telemetry(&nvml) }) {
+            let sample = TelemetryFrame { gpus: gpu::telemetry(&nvml) };
+            if let Err(error) = say_to_parent(&sample) {
                 break Err(error);
             }
             thread::sleep(interval);
@@ -36,11 +31,4 @@ pub(crate) fn run(options: &ProbeOptions) -> ExitCode {
         Ok(()) => ExitCode::Ok,
         Err(_) => ExitCode::StdoutClosed,
     }
-}
-
-fn say<T: Serialize>(message: &T) -> io::Result<()> {
-    let frame = encode_frame(message).map_err(io::Error::other)?;
-    let mut stdout = io::stdout();
-    stdout.write_all(&frame)?;
-    stdout.flush()
 }

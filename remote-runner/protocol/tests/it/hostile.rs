@@ -3,8 +3,13 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
+use pow_kernels::{Chunk, Opening};
 use proptest::prelude::*;
-use runner_protocol::{FrameDecoder, FromRunner, MAX_FRAME_BYTES, MagicScanner, ToRunner, decode};
+use runner_protocol::prove::{MAX_OPENINGS, Opened};
+use runner_protocol::{
+    Backend, FrameDecoder, FromRunner, MAX_FRAME_BYTES, MagicScanner, ProveEvent, ProveReply,
+    Reply, RequestId, ToRunner, decode, encode_frame,
+};
 
 /// The system's allocator, counting what each thread holds.
 struct Counting;
@@ -88,6 +93,18 @@ fn a_frame_of_empty_elements_does_not_become_gigabytes() {
         let peak = peak_of(|| assert!(decode::<FromRunner>(&body).is_err()));
         assert!(peak < 2 * 1024 * 1024, "{peak} bytes held for {:?}", &body[..40]);
     }
+}
+
+#[test]
+fn more_openings_than_a_reply_may_have_are_refused() {
+    let reply = |count| {
+        let opening = Opening { chunk: Chunk(Box::new([1; 1024])), path: Vec::new().into() };
+        let event = ProveEvent::Openings { of: Opened::Records, openings: vec![opening; count] };
+        let reply = Reply::Prove(ProveReply { backend: Backend::Cuda, event });
+        encode_frame(&FromRunner::Reply { id: RequestId(1), reply }).unwrap().split_off(4)
+    };
+    assert!(decode::<FromRunner>(&reply(MAX_OPENINGS)).is_ok());
+    assert!(decode::<FromRunner>(&reply(MAX_OPENINGS + 1)).is_err());
 }
 
 #[test]

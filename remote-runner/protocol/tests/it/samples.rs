@@ -2,15 +2,35 @@
 
 use runner_protocol::facts::*;
 use runner_protocol::message::Progress;
+use runner_protocol::prove::{Digest, Opened, Opening, QueryCounts};
 use runner_protocol::telemetry::GpuTelemetry;
 use runner_protocol::*;
 
 pub fn to_runner() -> Vec<(&'static str, ToRunner)> {
     let id = RequestId(7);
+    let round = |round| ToRunner::Continue { id, round };
     vec![
         ("request_facts", ToRunner::Request { id, unit: Unit::Facts {} }),
         ("request_health", ToRunner::Request { id, unit: Unit::Health {} }),
         ("request_watch", ToRunner::Request { id, unit: Unit::Watch { interval_ms: 1000 } }),
+        (
+            "request_prove",
+            ToRunner::Request { id, unit: Unit::Prove { backend: Backend::Reference } },
+        ),
+        (
+            "request_prove_cuda",
+            ToRunner::Request { id, unit: Unit::Prove { backend: Backend::Cuda } },
+        ),
+        ("continue_fill", round(Round::Fill { context: Box::new(ByteArray([3; 256])) })),
+        ("continue_probe", round(Round::Probe { nonce: ByteArray([4; 32]) })),
+        (
+            "continue_open",
+            round(Round::Open {
+                nonce: ByteArray([5; 32]),
+                counts: QueryCounts { probe: 32, gemm: 128 },
+            }),
+        ),
+        ("continue_release", round(Round::Release {})),
         ("renew", ToRunner::Renew {}),
         ("cancel", ToRunner::Cancel { id }),
         ("shutdown", ToRunner::Shutdown {}),
@@ -21,6 +41,7 @@ pub fn from_runner() -> Vec<(&'static str, FromRunner)> {
     let id = RequestId(7);
     let finished = |outcome| FromRunner::Finished { id, outcome };
     let reply = |reply| FromRunner::Reply { id, reply };
+    let prove = |event| reply(Reply::Prove(ProveReply { backend: Backend::Reference, event }));
     vec![
         ("hello", FromRunner::Hello(hello())),
         (
@@ -32,6 +53,20 @@ pub fn from_runner() -> Vec<(&'static str, FromRunner)> {
         ("reply_facts_driver_failed", reply(Reply::Facts(Box::new(driver_failed())))),
         ("reply_health", reply(Reply::Health(health()))),
         ("reply_telemetry", reply(Reply::Telemetry(telemetry()))),
+        ("reply_prove_prepared", prove(ProveEvent::Prepared {})),
+        ("reply_prove_filled", prove(ProveEvent::Filled {})),
+        (
+            "reply_prove_root_records",
+            prove(ProveEvent::Root { product: None, root: Digest([1; 32]) }),
+        ),
+        (
+            "reply_prove_root_product",
+            prove(ProveEvent::Root { product: Some(3), root: Digest([2; 32]) }),
+        ),
+        (
+            "reply_prove_openings",
+            prove(ProveEvent::Openings { of: Opened::Products, openings: vec![opening()] }),
+        ),
         ("finished_ok", finished(Outcome::Ok {})),
         ("finished_cancelled", finished(Outcome::Cancelled {})),
         (
@@ -40,6 +75,13 @@ pub fn from_runner() -> Vec<(&'static str, FromRunner)> {
         ),
         ("finished_unsupported", finished(Outcome::Unsupported { unit: "prove".into() })),
     ]
+}
+
+fn opening() -> Opening {
+    Opening {
+        chunk: pow_kernels::Chunk(Box::new([6; 1024])),
+        path: vec![Digest([7; 32]), Digest([8; 32])].into(),
+    }
 }
 
 fn hello() -> Hello {

@@ -5,6 +5,7 @@ use proptest::option;
 use proptest::prelude::*;
 use runner_protocol::facts::*;
 use runner_protocol::message::Progress;
+use runner_protocol::prove::{Digest, Opened, Opening, QueryCounts};
 use runner_protocol::telemetry::GpuTelemetry;
 use runner_protocol::*;
 
@@ -13,9 +14,23 @@ pub fn to_runner() -> impl Strategy<Value = ToRunner> {
         Just(Unit::Facts {}),
         Just(Unit::Health {}),
         any::<u64>().prop_map(|interval_ms| Unit::Watch { interval_ms }),
+        backend().prop_map(|backend| Unit::Prove { backend }),
+    ];
+    let round = prop_oneof![
+        any::<[u8; 32]>().prop_map(|seed| {
+            let mut context = [0; 256];
+            context.iter_mut().zip(seed.iter().cycle()).for_each(|(byte, seed)| *byte = *seed);
+            Round::Fill { context: Box::new(ByteArray(context)) }
+        }),
+        any::<[u8; 32]>().prop_map(|nonce| Round::Probe { nonce: ByteArray(nonce) }),
+        (any::<[u8; 32]>(), any::<u16>(), any::<u16>()).prop_map(|(nonce, probe, gemm)| {
+            Round::Open { nonce: ByteArray(nonce), counts: QueryCounts { probe, gemm } }
+        }),
+        Just(Round::Release {}),
     ];
     prop_oneof![
         (id(), unit).prop_map(|(id, unit)| ToRunner::Request { id, unit }),
+        (id(), round).prop_map(|(id, round)| ToRunner::Continue { id, round }),
         Just(ToRunner::Renew {}),
         id().prop_map(|id| ToRunner::Cancel { id }),
         Just(ToRunner::Shutdown {}),
@@ -27,6 +42,8 @@ pub fn from_runner() -> impl Strategy<Value = FromRunner> {
         host_facts().prop_map(|facts| Reply::Facts(Box::new(facts))),
         health().prop_map(Reply::Health),
         telemetry().prop_map(Reply::Telemetry),
+        (backend(), prove_event())
+            .prop_map(|(backend, event)| Reply::Prove(ProveReply { backend, event })),
     ];
     let outcome = prop_oneof![
         Just(Outcome::Ok {}),
@@ -41,6 +58,27 @@ pub fn from_runner() -> impl Strategy<Value = FromRunner> {
             .prop_map(FromRunner::Progress),
         (id(), reply).prop_map(|(id, reply)| FromRunner::Reply { id, reply }),
         (id(), outcome).prop_map(|(id, outcome)| FromRunner::Finished { id, outcome }),
+    ]
+}
+
+fn backend() -> impl Strategy<Value = Backend> {
+    prop_oneof![Just(Backend::Cuda), Just(Backend::Reference)]
+}
+
+fn prove_event() -> impl Strategy<Value = ProveEvent> {
+    let opening = (any::<u8>(), vec(any::<[u8; 32]>(), 0..20)).prop_map(|(byte, path)| Opening {
+        chunk: pow_kernels::Chunk(Box::new([byte; 1024])),
+        path: path.into_iter().map(Digest).collect::<Vec<_>>().into(),
+    });
+    prop_oneof![
+        Just(ProveEvent::Prepared {}),
+        Just(ProveEvent::Filled {}),
+        (any::<Option<u8>>(), any::<[u8; 32]>())
+            .prop_map(|(product, root)| ProveEvent::Root { product, root: Digest(root) }),
+        (any::<bool>(), vec(opening, 0..3)).prop_map(|(records, openings)| ProveEvent::Openings {
+            of: if records { Opened::Records } else { Opened::Products },
+            openings,
+        }),
     ]
 }
 
