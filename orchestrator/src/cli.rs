@@ -1,5 +1,5 @@
 //! The command line: one file for each verb, each an `Args` whose doc comments are the help and
-//! one function. [`report`] alone prints; errors become words and exit codes in [`failure`].
+//! one function. `report` alone prints; errors become words and exit codes in `failure`.
 
 mod app;
 mod audit;

@@ -62,7 +62,7 @@ impl Connection {
     /// Connects to a Unix socket on the host (`direct-streamlocal@openssh.com`).
     ///
     /// What the socket sends waits in a bounded buffer: a reader that falls behind by
-    /// [`Limits::unread_bytes`] finds an error, and the channel is closed.
+    /// [`Limits::unread_bytes`](super::Limits::unread_bytes) finds an error, and the channel is closed.
     ///
     /// # Errors
     /// sshd forbids it, nothing listens there, or the link broke.
