@@ -11,7 +11,7 @@ pub fn printable(text: &str) -> String {
         .trim()
         .chars()
         .take(MAX_CHARS)
-        .map(|c| if c.is_control() || is_direction_mark(c) { ' ' } else { c })
+        .map(|c| if c.is_control() || is_format(c) { ' ' } else { c })
         .collect();
     plain.trim().to_owned()
 }
@@ -23,9 +23,13 @@ pub fn last_line(bytes: &[u8]) -> String {
     printable(text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default())
 }
 
-/// Unicode's embedding, override and isolate marks, which can make a line read as another.
-fn is_direction_mark(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// Invisible characters and the marks that change the direction of writing (of Unicode's category
+/// Cf, the ranges that a terminal acts on): they can make a line read as another.
+fn is_format(c: char) -> bool {
+    matches!(c,
+        '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+        | '\u{fff9}'..='\u{fffb}'
+    )
 }
 
 #[cfg(test)]
