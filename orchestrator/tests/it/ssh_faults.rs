@@ -106,7 +106,7 @@ async fn something_else_on_the_port_is_named() {
     })
     .await;
     let Failure::NotSsh(said) = error.failure() else { panic!("{error}") };
-    assert_eq!(said.as_str(), "HTTP/1.1 400 Bad[31m Request");
+    assert_eq!(said.as_str(), "HTTP/1.1 400 Bad [31m Request");
 }
 
 #[tokio::test]
