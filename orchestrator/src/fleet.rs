@@ -19,5 +19,5 @@ pub use deploy::{DeployOptions, deploy};
 pub use link::Fleet;
 pub use outcome::{Change, FleetEvent, HostOutcome, Step};
 pub use purge::purge;
-pub use trust::{TrustChange, TrustError, inspect, replace};
+pub use trust::{TrustChange, inspect, replace};
 pub use verify::{Verified, VerifyError, VerifyOptions, VerifyStep, verify};

@@ -18,6 +18,7 @@ use crate::host_spec::{HostMode, HostSpec};
 use crate::host_state::HostEvent;
 use crate::printable::printable;
 use crate::reason::Reason;
+use crate::runner::answer::Answer;
 use crate::runner::session::UploadProgress;
 use crate::runner::{self, Artifact, Session, Started, install};
 use crate::store::{HostContact, NewEvent};
@@ -173,12 +174,15 @@ pub(super) async fn start_runner(
     let upload = upload.filter(|_| !by_hand);
     let work_dir = spec.work_dir.as_deref();
     match Session::start(link.transport(), work_dir, artifact, upload).await? {
-        Started::NotThere(host) if by_hand => Err(runner::Error::NotPlaced {
-            sha256: artifact.sha256.clone(),
-            base: host.get("base").to_owned(),
-        }),
+        Started::NotThere(host) if by_hand => Err(not_placed(artifact, &host)),
         started => Ok(started),
     }
+}
+
+/// The error for a host that lacks the runner and gets no upload.
+pub(super) fn not_placed(artifact: &Artifact, host: &Answer) -> runner::Error {
+    let (sha256, base) = (artifact.sha256.clone(), host.get("base").to_owned());
+    runner::Error::NotPlaced { sha256, base }
 }
 
 /// Judges what was found, records it, and makes the outcome.

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::error_chain::causes;
-use crate::host_spec::{Endpoint, HostSpec};
+use crate::host_spec::HostSpec;
 use crate::reason::Reason;
 use crate::runner;
 use crate::ssh::{self, Connection, HostKeyDecision, HostKeySource, SshContext};
@@ -29,8 +29,8 @@ pub enum LinkError {
     /// The runner's part failed.
     #[error(transparent)]
     Runner(#[from] runner::Error),
-    /// The decision about a host key could not be recorded, so the connection is not used.
-    #[error("cannot record what the host is")]
+    /// What is known or decided of the host could not be read or recorded, so it is not used.
+    #[error("cannot read or record what the host is")]
     Store(#[source] store::Error),
 }
 
@@ -172,11 +172,6 @@ pub(super) fn key_detail(key: &TrustedKey) -> serde_json::Value {
         "algorithm": key.algorithm,
         "fingerprint": key.fingerprint,
     })
-}
-
-/// The name under which an endpoint's key is stored.
-pub(super) fn place(endpoint: &Endpoint) -> (&str, u16) {
-    (&endpoint.address, endpoint.port)
 }
 
 fn words(decision: &HostKeyDecision) -> String {

@@ -2,12 +2,10 @@
 
 use serde::Serialize;
 
-use super::link::{Fleet, key_detail, place};
+use super::link::{Fleet, LinkError, key_detail};
 use crate::host_spec::HostSpec;
-use crate::reason::Reason;
 use crate::ssh;
 use crate::store::{self, NewEvent, TrustedKey, now_ms};
-use crate::transport;
 
 /// What a server presents now beside what is trusted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -36,51 +34,20 @@ impl TrustChange {
     }
 }
 
-/// Why the key could not be read.
-#[derive(Debug, thiserror::Error)]
-pub enum TrustError {
-    /// The server cannot be reached.
-    #[error(transparent)]
-    Connect(transport::Error),
-    /// The database cannot be read.
-    #[error("cannot read what is trusted")]
-    Store(#[source] store::Error),
-}
-
-impl TrustError {
-    /// The stable code.
-    #[must_use]
-    pub fn reason(&self) -> Reason {
-        match self {
-            Self::Connect(error) => error.reason(),
-            Self::Store(_) => Reason::Store,
-        }
-    }
-
-    /// What to do about it, where that is known.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Connect(error) => error.hint(),
-            Self::Store(_) => None,
-        }
-    }
-}
-
 /// Reads the key that the host presents, without logging in there. Jumps on the way are logged in
 /// to, each under its own trusted key.
 ///
 /// # Errors
 /// The host cannot be reached, or its key exchange fails.
-pub async fn inspect(fleet: &Fleet, spec: &HostSpec) -> Result<TrustChange, TrustError> {
+pub async fn inspect(fleet: &Fleet, spec: &HostSpec) -> Result<TrustChange, LinkError> {
     let presented = ssh::look_at_host_key(&spec.endpoint, &spec.proxy_jump, &fleet.ssh)
         .await
-        .map_err(TrustError::Connect)?;
-    let (address, port) = place(&spec.endpoint);
-    let mut keys = fleet.store.trusted_keys().await.map_err(TrustError::Store)?;
-    keys.retain(|key| key.address == address && key.port == port);
+        .map_err(LinkError::Connect)?;
+    let (address, port) = (&spec.endpoint.address, spec.endpoint.port);
+    let mut keys = fleet.store.trusted_keys().await.map_err(LinkError::Store)?;
+    keys.retain(|key| key.address == *address && key.port == port);
     Ok(TrustChange {
-        address: address.to_owned(),
+        address: address.clone(),
         port,
         algorithm: presented.algorithm,
         fingerprint: presented.fingerprint,

@@ -14,7 +14,7 @@ use runner_protocol::{ByteArray, ProveEvent, ProveReply, Reply, Round, Unit};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::deploy::start_runner;
+use super::deploy::{not_placed, start_runner};
 use super::link::{Fleet, Link, LinkError};
 use crate::error_chain::causes;
 use crate::host_spec::HostSpec;
@@ -260,14 +260,7 @@ impl Attempt<'_> {
         let mut quietly = |_, _| ();
         let mut session = match start_runner(self.spec, artifact, link, Some(&mut quietly)).await? {
             Started::Running { session, .. } => session,
-            // Without an upload that was refused there is nothing else to come; see `start_runner`.
-            Started::NotThere(host) => {
-                return Err(runner::Error::NotPlaced {
-                    sha256: artifact.sha256.clone(),
-                    base: host.get("base").to_owned(),
-                }
-                .into());
-            }
+            Started::NotThere(host) => return Err(not_placed(artifact, &host).into()),
         };
         let host_id = link.host_id().ok_or(VerifyError::HostId)?;
         let work = self.challenge(&mut session, host_id, issued);
