@@ -154,18 +154,23 @@ impl Session {
         payload: &[u8],
         progress: &mut UploadProgress<'_>,
     ) -> Result<(), Error> {
-        let failed = |source| Error::Stream { operation: "upload the runner", source };
-        let mut sent = 0;
         let total = payload.len() as u64;
-        for chunk in std::iter::once(commands::SEND).chain(payload.chunks(UPLOAD_CHUNK_BYTES)) {
-            within(STALL_TIMEOUT, "take any of the upload", async {
-                self.process.stdin.write_all(chunk).await.map_err(failed)
-            })
-            .await?;
-            progress(sent, total);
+        let mut sent = 0;
+        progress(sent, total);
+        self.feed(commands::SEND).await?;
+        for chunk in payload.chunks(UPLOAD_CHUNK_BYTES) {
+            self.feed(chunk).await?;
             sent += chunk.len() as u64;
+            progress(sent, total);
         }
+        Ok(())
+    }
+
+    /// Hands bytes to the start script, which must take them before the line counts as dead.
+    async fn feed(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let failed = |source| Error::Stream { operation: "upload the runner", source };
         within(STALL_TIMEOUT, "take any of the upload", async {
+            self.process.stdin.write_all(bytes).await.map_err(failed)?;
             self.process.stdin.flush().await.map_err(failed)
         })
         .await
