@@ -25,7 +25,8 @@ pub fn last_line(bytes: &[u8]) -> String {
 
 /// Invisible characters and the marks that change the direction of writing (of Unicode's category
 /// Cf, the ranges that a terminal acts on): they can make a line read as another.
-fn is_format(c: char) -> bool {
+#[must_use]
+pub fn is_format(c: char) -> bool {
     matches!(c,
         '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
         | '\u{fff9}'..='\u{fffb}'

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::{Problem, Span};
+use crate::printable::is_format;
 
 /// More errors than this are counted and not shown: the rest usually follows from the first.
 pub const MAX_DIAGNOSTICS: usize = 20;
@@ -164,8 +165,7 @@ fn printable(c: char) -> char {
     match c {
         '\t' => ' ',
         c if c.is_control() => '\u{fffd}',
-        // Bidirectional controls would show the line in another order than it is read.
-        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+        c if is_format(c) => '\u{fffd}',
         c => c,
     }
 }
