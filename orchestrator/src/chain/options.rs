@@ -205,8 +205,8 @@ pub enum InvalidOptions {
 pub struct ChainOptions {
     /// The network, whose genesis block every endpoint must have.
     pub network: Network,
-    /// The nodes, in the order in which they are tried. Never empty.
-    pub(super) endpoints: Vec<Endpoint>,
+    /// The nodes, in the order in which they are tried.
+    pub endpoints: Vec<Endpoint>,
     /// Reaching one endpoint: name, TCP, TLS and WebSocket.
     pub connect_timeout: Duration,
     /// One answer.
@@ -269,12 +269,6 @@ impl ChainOptions {
             pacing: if own { None } else { Some(Pacing::POLITE) },
             mortality_blocks: 64,
         })
-    }
-
-    /// The nodes, in the order in which they are tried.
-    #[must_use]
-    pub fn endpoints(&self) -> &[Endpoint] {
-        &self.endpoints
     }
 }
 
