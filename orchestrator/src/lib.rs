@@ -1,5 +1,6 @@
 //! The orchestrator: runs a fleet of GPU hosts over plain SSH.
 
+pub mod chain;
 pub mod cli;
 pub mod config;
 pub mod embedded_host;
@@ -12,6 +13,7 @@ pub mod host_state;
 pub mod ids;
 pub mod import;
 pub mod init;
+pub mod metagraph_cache;
 pub mod pow;
 pub mod printable;
 pub mod reason;

@@ -72,6 +72,14 @@ reasons! {
     Locked = "locked",
     /// The host failed repeatedly and is left alone for a while.
     CircuitOpen = "circuit_open",
+    /// No endpoint of the chain answers, or what it answers cannot be used.
+    Chain = "chain",
+    /// The chain is another network, or its runtime lacks what is needed.
+    ChainMismatch = "chain_mismatch",
+    /// The hotkey is not registered, or there is no such subnet.
+    NotRegistered = "not_registered",
+    /// The chain refused a call, or would.
+    ChainRejected = "chain_rejected",
     /// The command line, the fleet file or the configuration is wrong.
     Input = "input",
     /// The user or a signal stopped the operation.

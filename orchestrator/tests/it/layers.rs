@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["cli"],
     &["fleet"],
-    &["runner", "ssh", "store", "embedded_host", "init", "import"],
+    &["metagraph_cache"],
+    &["chain", "runner", "ssh", "store", "embedded_host", "init", "import"],
     &["pow"],
     &["signing_key"],
     &["transport", "fleet_file", "config"],

@@ -1,6 +1,7 @@
 //! Integration tests of the orchestrator, against real parts on loopback.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stderr, reason = "tests")]
 
+mod chain;
 mod chaos;
 mod cli;
 mod config;
@@ -26,4 +27,5 @@ mod ssh_shells;
 mod ssh_trust;
 mod sshd;
 mod store;
+mod test_chain;
 mod verify;
