@@ -1,5 +1,6 @@
 //! The orchestrator: runs a fleet of GPU hosts over plain SSH.
 
+pub mod alerts;
 pub mod cli;
 pub mod config;
 pub mod embedded_host;
@@ -21,5 +22,6 @@ pub mod runner;
 pub mod signing_key;
 pub mod ssh;
 pub mod store;
+pub mod sweep;
 pub mod toml_text;
 pub mod transport;

@@ -50,6 +50,8 @@ reasons! {
     Verify = "verify",
     /// The runner started and did not behave.
     Runner = "runner",
+    /// The runner is not on the host, and was not to be put there.
+    RunnerMissing = "runner_missing",
     /// No space or no inodes left on the host.
     NoSpace = "no_space",
     /// The work directory is on a file system mounted noexec.
@@ -72,6 +74,8 @@ reasons! {
     Locked = "locked",
     /// The host failed repeatedly and is left alone for a while.
     CircuitOpen = "circuit_open",
+    /// An alert was not delivered.
+    Alert = "alert",
     /// The command line, the fleet file or the configuration is wrong.
     Input = "input",
     /// The user or a signal stopped the operation.

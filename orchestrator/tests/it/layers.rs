@@ -8,7 +8,7 @@ const LAYERS: &[&[&str]] = &[
     &["cli"],
     &["fleet"],
     &["runner", "ssh", "store", "embedded_host", "init", "import"],
-    &["pow"],
+    &["pow", "sweep", "alerts"],
     &["signing_key"],
     &["transport", "fleet_file", "config"],
     &["toml_text", "host_spec"],
