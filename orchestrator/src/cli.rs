@@ -15,6 +15,7 @@ mod logging;
 mod passphrase;
 mod report;
 mod settings;
+mod sweep;
 mod verify;
 mod verify_proof;
 
@@ -73,6 +74,7 @@ enum Verb {
     Check(check::Args),
     Deploy(deploy::Args),
     Hosts(hosts::Args),
+    Sweep(Box<sweep::Args>),
     Verify(verify::Args),
     VerifyProof(verify_proof::Args),
     Audit(audit::Args),
@@ -146,6 +148,7 @@ async fn dispatch(app: &App<'_>, verb: Verb) -> Result<Exit, Failure> {
         Verb::Check(args) => check::run(app, args).await,
         Verb::Deploy(args) => deploy::run(app, args).await,
         Verb::Hosts(args) => hosts::run(app, args).await,
+        Verb::Sweep(args) => sweep::run(app, *args).await,
         Verb::Verify(args) => verify::run(app, args).await,
         Verb::VerifyProof(args) => verify_proof::run(app, &args),
         Verb::Audit(args) => audit::run(app, args).await,

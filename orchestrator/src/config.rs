@@ -9,11 +9,15 @@ use std::time::Duration;
 
 use crate::toml_text::{self, Diagnostics, Problems, ReadError, Section};
 
+mod alerts;
 mod database;
 pub mod duration;
 mod read;
+mod sweep;
 
+pub use alerts::AlertsConfig;
 pub use database::{DatabaseUrl, InvalidDatabaseUrl, StatePlaces};
+pub use sweep::SweepConfig;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +39,10 @@ pub struct Config {
     pub executor_management: ExecutorManagement,
     /// `[ssh]`.
     pub ssh: SshConfig,
+    /// `[sweep]`.
+    pub sweep: SweepConfig,
+    /// `[alerts]`.
+    pub alerts: AlertsConfig,
     /// `[logging]`.
     pub logging: LoggingConfig,
 }
@@ -51,6 +59,12 @@ pub struct DatabaseConfig {
 pub struct ExecutorManagement {
     /// Hosts worked on at a time.
     pub parallel: usize,
+    /// How long a sweep's probe of one host may take.
+    pub health_check_timeout: Duration,
+    /// Sweeps in a row that must see a passing trouble before it counts.
+    pub max_retry_attempts: u32,
+    /// Whether a sweep mends what is safe to mend.
+    pub auto_recovery: bool,
 }
 
 /// `[ssh]`.
@@ -122,7 +136,14 @@ impl Default for SshConfig {
 impl Default for ExecutorManagement {
     fn default() -> Self {
         // One core drives about this many handshakes a second.
-        Self { parallel: 64 }
+        Self {
+            parallel: 64,
+            // Longer than a host under load takes to log in and ask its driver; three connect
+            // attempts to one that does not answer fit.
+            health_check_timeout: Duration::from_secs(30),
+            max_retry_attempts: 3,
+            auto_recovery: true,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The orchestrator: runs a fleet of GPU hosts over plain SSH.
 
 pub mod chain;
+pub mod alerts;
 pub mod cli;
 pub mod config;
 pub mod embedded_host;
@@ -23,5 +24,6 @@ pub mod runner;
 pub mod signing_key;
 pub mod ssh;
 pub mod store;
+pub mod sweep;
 pub mod toml_text;
 pub mod transport;

@@ -50,6 +50,8 @@ reasons! {
     Verify = "verify",
     /// The runner started and did not behave.
     Runner = "runner",
+    /// The runner is not on the host, and was not to be put there.
+    RunnerMissing = "runner_missing",
     /// No space or no inodes left on the host.
     NoSpace = "no_space",
     /// The work directory is on a file system mounted noexec.
@@ -80,6 +82,8 @@ reasons! {
     NotRegistered = "not_registered",
     /// The chain refused a call, or would.
     ChainRejected = "chain_rejected",
+    /// An alert was not delivered.
+    Alert = "alert",
     /// The command line, the fleet file or the configuration is wrong.
     Input = "input",
     /// The user or a signal stopped the operation.

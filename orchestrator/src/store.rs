@@ -11,6 +11,7 @@ mod facts;
 mod host_keys;
 mod hosts;
 mod metagraphs;
+mod sweeps;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,6 +25,10 @@ pub use facts::FactsRecord;
 pub use host_keys::TrustedKey;
 pub use hosts::{HostContact, HostRecord};
 pub use metagraphs::MetagraphRow;
+pub use sweeps::{
+    AlertRow, FindingRow, HostChange, HostKnowledge, HostSweep, LockHolder, ProbeRow, SweepCounts,
+    SweepLock, SweepRow, trouble_of,
+};
 
 /// How long a statement waits for another process's write to end. A write here is a few rows;
 /// half a minute of contention means that something holds the database and should be reported.

@@ -78,6 +78,12 @@ impl Failure {
         Self { what, source: None, hint: None, reason, exit: Exit::Remote }
     }
 
+    /// Somebody else holds a lock.
+    pub fn locked(what: impl Into<String>) -> Self {
+        let (what, reason) = (what.into(), Reason::Locked);
+        Self { what, source: None, hint: None, reason, exit: Exit::Locked }
+    }
+
     /// Adds the cause.
     #[must_use]
     pub fn because(mut self, source: impl StdError + Send + Sync + 'static) -> Self {

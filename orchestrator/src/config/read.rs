@@ -9,10 +9,11 @@ use toml::de::DeValue;
 use super::duration::{self, Written};
 use super::{
     Config, DatabaseConfig, DatabaseUrl, Diagnostics, ExecutorManagement, LogFormat, LogLevel,
-    LoggingConfig, Problems, Section, SshConfig, toml_text,
+    LoggingConfig, Problems, Section, SshConfig, alerts, sweep, toml_text,
 };
 
-const SECTIONS: [&str; 4] = ["database", "executor_management", "ssh", "logging"];
+const SECTIONS: [&str; 6] =
+    ["database", "executor_management", "ssh", "sweep", "alerts", "logging"];
 
 pub(super) fn parse(path: &Path, source: &str) -> Result<Config, Diagnostics> {
     let document = toml_text::parse(path, source)?;
@@ -25,11 +26,13 @@ pub(super) fn parse(path: &Path, source: &str) -> Result<Config, Diagnostics> {
             &top,
             "executor_management",
             "[executor_management]",
-            &["parallel"],
+            &["parallel", "health_check_timeout", "max_retry_attempts", "auto_recovery"],
             &mut problems,
             executor_management,
         ),
         ssh: section(&top, "ssh", "[ssh]", &SSH_KEYS, &mut problems, ssh),
+        sweep: section(&top, "sweep", "[sweep]", &sweep::KEYS, &mut problems, sweep::read),
+        alerts: section(&top, "alerts", "[alerts]", &alerts::KEYS, &mut problems, alerts::read),
         logging: section(
             &top,
             "logging",
@@ -81,6 +84,21 @@ fn executor_management(section: &Section<'_>, problems: &mut Problems) -> Execut
     let default = ExecutorManagement::default();
     ExecutorManagement {
         parallel: count(section, "parallel", 1..=1024, default.parallel, problems),
+        health_check_timeout: duration_of(
+            section,
+            "health_check_timeout",
+            &(Duration::from_secs(1)..=Duration::from_secs(600)),
+            default.health_check_timeout,
+            problems,
+        ),
+        max_retry_attempts: number(
+            section,
+            "max_retry_attempts",
+            1..=100,
+            default.max_retry_attempts,
+            problems,
+        ),
+        auto_recovery: switch(section, "auto_recovery", default.auto_recovery, problems),
     }
 }
 
@@ -132,7 +150,7 @@ fn logging(section: &Section<'_>, problems: &mut Problems) -> LoggingConfig {
     }
 }
 
-fn choice<T: Copy + Default>(
+pub(super) fn choice<T: Copy + Default>(
     section: &Section<'_>,
     key: &str,
     choices: &[(&str, T)],
@@ -150,7 +168,37 @@ fn choice<T: Copy + Default>(
     }
 }
 
-fn count(
+/// A whole number of at most 32 bits.
+pub(super) fn number(
+    section: &Section<'_>,
+    key: &str,
+    bounds: RangeInclusive<u32>,
+    default: u32,
+    problems: &mut Problems,
+) -> u32 {
+    let bounds = u64::from(*bounds.start())..=u64::from(*bounds.end());
+    let found = section.integer(key, bounds, problems);
+    found.and_then(|number| u32::try_from(number).ok()).unwrap_or(default)
+}
+
+/// True or false.
+pub(super) fn switch(
+    section: &Section<'_>,
+    key: &str,
+    default: bool,
+    problems: &mut Problems,
+) -> bool {
+    let Some(value) = section.get(key) else { return default };
+    match value.get_ref() {
+        DeValue::Boolean(on) => *on,
+        _ => {
+            section.wrong_type(key, value, "true or false", problems);
+            default
+        }
+    }
+}
+
+pub(super) fn count(
     section: &Section<'_>,
     key: &str,
     bounds: RangeInclusive<u64>,
@@ -161,7 +209,7 @@ fn count(
     found.and_then(|number| usize::try_from(number).ok()).unwrap_or(default)
 }
 
-fn duration_of(
+pub(super) fn duration_of(
     section: &Section<'_>,
     key: &str,
     bounds: &RangeInclusive<Duration>,

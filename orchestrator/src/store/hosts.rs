@@ -4,11 +4,12 @@ use runner_protocol::HostFacts;
 use serde::Serialize;
 use sqlx::{Row as _, Sqlite, Transaction};
 
-use super::{Error, NewEvent, Store, audit, document, facts, now_ms, statement};
+use super::{Error, NewEvent, Store, audit, document, facts, now_ms, statement, sweeps};
 use crate::host_spec::HostSpec;
 use crate::host_state::{HostEvent, HostState};
 use crate::ids::HostName;
 use crate::reason::Reason;
+use crate::sweep::Passport;
 
 /// A host as we know it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -127,6 +128,10 @@ impl Store {
         .map_err(statement(operation))?;
         if let Some(found) = &contact.facts {
             facts::insert(&mut tx, &contact.spec.name, now, found).await?;
+            let good = Passport::of(found).filter(|_| contact.event == HostEvent::FoundWell);
+            if let Some(passport) = good {
+                sweeps::put_passport(&mut tx, contact.spec.name.as_str(), now, &passport).await?;
+            }
         }
         audit::append(&mut tx, actor, &contact.events).await?;
         tx.commit().await.map_err(statement(operation))?;
@@ -187,6 +192,7 @@ impl Store {
             .execute(&mut *tx)
             .await
             .map_err(statement(operation))?;
+        sweeps::forget(&mut tx, host).await?;
         audit::append(&mut tx, actor, &[event]).await?;
         tx.commit().await.map_err(statement(operation))
     }
@@ -194,7 +200,7 @@ impl Store {
 
 /// Makes or refreshes the host's row and returns its state before this contact. A purged host
 /// that is deployed again starts anew.
-async fn ensure_host(
+pub(super) async fn ensure_host(
     tx: &mut Transaction<'_, Sqlite>,
     spec: &HostSpec,
     now: i64,

@@ -36,7 +36,13 @@ fn every_key_of_the_manual_has_an_effect_and_every_known_key_is_in_the_manual() 
         "\"info\"" => "\"debug\"".to_owned(),
         "\"text\"" => "\"json\"".to_owned(),
         sqlite if sqlite.starts_with("\"sqlite:") => "\"sqlite:/x.db\"".to_owned(),
-        duration if duration.ends_with("s\"") => "\"7s\"".to_owned(),
+        "[]" => "[\"gpu_hot\"]".to_owned(),
+        "true" => "false".to_owned(),
+        "false" => "true".to_owned(),
+        duration if orchestrator::config::duration::parse(duration.trim_matches('"')).is_ok() => {
+            "\"7s\"".to_owned()
+        }
+        text if text.starts_with('"') => format!("\"x{}", text.trim_start_matches('"')),
         number => (number.parse::<u64>().unwrap() + 1).to_string(),
     };
     let mut section = String::new();
@@ -51,16 +57,17 @@ fn every_key_of_the_manual_has_an_effect_and_every_known_key_is_in_the_manual() 
             keys.push((section.clone(), key.to_owned()));
         }
     }
-    for section in ["[database]", "[executor_management]", "[ssh]", "[logging]"] {
+    let sections =
+        ["[database]", "[executor_management]", "[ssh]", "[sweep]", "[alerts]", "[logging]"];
+    for section in sections {
         let error = parse(&format!("{section}\nzzzzzz = 1\n")).unwrap_err();
         let known = error.rsplit("known here: ").next().unwrap().to_owned();
         let documented: Vec<&str> =
             keys.iter().filter(|(s, _)| s == section).map(|(_, key)| key.as_str()).collect();
         assert_eq!(known.split(", ").collect::<Vec<_>>(), documented, "{section}");
     }
-    assert!(
-        parse("zzzzzz = 1").unwrap_err().ends_with("database, executor_management, ssh, logging")
-    );
+    let known = "database, executor_management, ssh, sweep, alerts, logging";
+    assert!(parse("zzzzzz = 1").unwrap_err().ends_with(known));
 }
 
 #[test]
@@ -94,6 +101,9 @@ const CASES: &[(&str, &str)] = &[
     ("an unknown format", "[logging]\nformat = \"xml\"\n"),
     ("PostgreSQL", "[database]\nurl = \"postgres://user:secret@db/orchestrator\"\n"),
     ("a database that is no URL", "[database]\nurl = \"data/o.db\"\n"),
+    ("a number where a switch is", "[executor_management]\nauto_recovery = 1\n"),
+    ("a URL in the place of a name", "[alerts]\nslack_url_env = \"https://h/secret\"\n"),
+    ("a line break in an address", "[alerts]\nmail_to = \"a@b\\nBcc: c@d\"\n"),
     ("several errors", "[ssh]\nauth_timeout = 1\n[logging]\nlevel = 2\nformat = 3\n"),
 ];
 

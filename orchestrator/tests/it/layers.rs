@@ -10,6 +10,8 @@ const LAYERS: &[&[&str]] = &[
     &["metagraph_cache"],
     &["chain", "runner", "ssh", "store", "embedded_host", "init", "import"],
     &["pow"],
+    &["runner", "ssh", "store", "embedded_host", "init", "import"],
+    &["pow", "sweep", "alerts"],
     &["signing_key"],
     &["transport", "fleet_file", "config"],
     &["toml_text", "host_spec"],

@@ -51,6 +51,7 @@ pub fn from_runner() -> Vec<(&'static str, FromRunner)> {
         ("reply_facts", reply(Reply::Facts(Box::new(host_facts())))),
         ("reply_facts_no_driver", reply(Reply::Facts(Box::new(no_driver())))),
         ("reply_facts_driver_failed", reply(Reply::Facts(Box::new(driver_failed())))),
+        ("reply_facts_xid_errors", reply(Reply::Facts(Box::new(xid_errors())))),
         ("reply_health", reply(Reply::Health(health()))),
         ("reply_telemetry", reply(Reply::Telemetry(telemetry()))),
         ("reply_prove_prepared", prove(ProveEvent::Prepared {})),
@@ -193,6 +194,21 @@ pub fn host_facts() -> HostFacts {
             source: "/etc/machine-id".into(),
             message: "permission denied".into(),
         }],
+        xid_errors: None,
+    }
+}
+
+/// Facts of a host whose kernel module complained.
+fn xid_errors() -> HostFacts {
+    HostFacts {
+        xid_errors: Some(vec![XidError {
+            pci_address: "0000:3b:00.0".into(),
+            xid: 79,
+            count: 2,
+            last_secs_ago: 3600,
+            message: "pid='<unknown>', name=<unknown>, GPU has fallen off the bus.".into(),
+        }]),
+        ..host_facts()
     }
 }
 

@@ -253,6 +253,7 @@ prop_compose! {
         devices in vec(gpu(), 0..3),
         disagreement in (word(), word(), word(), word(), word()),
         problems in vec((word(), word()), 0..2),
+        xid_errors in option::of(vec((word(), any::<u32>(), any::<u64>(), word()), 0..2)),
     ) -> HostFacts {
         let (id, name, kernel, arch, hostname) = names;
         let (version, glibc, machine_id, boot_id) = optional;
@@ -276,6 +277,14 @@ prop_compose! {
                 .into_iter()
                 .map(|(source, message)| Problem { source, message })
                 .collect(),
+            xid_errors: xid_errors.map(|errors| {
+                errors
+                    .into_iter()
+                    .map(|(pci_address, xid, last_secs_ago, message)| XidError {
+                        pci_address, xid, count: xid, last_secs_ago, message,
+                    })
+                    .collect()
+            }),
         }
     }
 }
