@@ -4,6 +4,7 @@
 mod chaos;
 mod cli;
 mod config;
+mod containers;
 mod demo;
 mod deploy;
 mod embedded_host;
