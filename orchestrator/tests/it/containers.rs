@@ -1,3 +1,4 @@
-//! Containers on hosts: leases in the store, and what runs on a real Docker Engine.
+//! Containers by the built binary, on a real Docker Engine behind a real sshd.
 
+pub mod engine;
 mod leases;
