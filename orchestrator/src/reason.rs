@@ -70,6 +70,20 @@ reasons! {
     Rejected = "rejected",
     /// The host's GPUs are not what the fleet file claims.
     ClaimMismatch = "claim_mismatch",
+    /// No container engine was found on the host.
+    NoEngine = "no_engine",
+    /// The login user may not use the container engine's socket, or sshd forbids it.
+    SocketDenied = "socket_denied",
+    /// The container engine refused or failed.
+    Docker = "docker",
+    /// An image could not be found or pulled.
+    Image = "image",
+    /// There is no such container, or more than one.
+    Container = "container",
+    /// The GPUs are held by others, or the host takes no lease.
+    Lease = "lease",
+    /// No host has what is asked for.
+    NoHostFits = "no_host_fits",
     /// Another operation holds the lock.
     Locked = "locked",
     /// The host failed repeatedly and is left alone for a while.

@@ -1,4 +1,4 @@
-//! The database: hosts, trusted host keys, facts, challenges and the audit chain.
+//! The database: hosts, trusted host keys, facts, challenges, leases and the audit chain.
 //!
 //! One [`Store`] owns the connection pool; every write that belongs together is one transaction,
 //! so a kill at any moment leaves either all of it or none. Facts, keys, challenges and events are history:
@@ -12,6 +12,7 @@ mod host_keys;
 mod hosts;
 mod metagraphs;
 mod sweeps;
+mod leases;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -29,6 +30,7 @@ pub use sweeps::{
     AlertRow, FindingRow, HostChange, HostKnowledge, HostSweep, LockHolder, ProbeRow, SweepCounts,
     SweepLock, SweepRow, trouble_of,
 };
+pub use leases::{GpuRequest, HeldGpu, Lease, LeaseError, LeaseKind, NewLease};
 
 /// How long a statement waits for another process's write to end. A write here is a few rows;
 /// half a minute of contention means that something holds the database and should be reported.

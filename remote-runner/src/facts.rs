@@ -13,7 +13,6 @@ mod containers;
 mod cpu;
 mod cross_check;
 mod disks;
-mod http;
 mod memory;
 mod nvidia_proc;
 mod pci;

@@ -4,7 +4,9 @@ use runner_protocol::HostFacts;
 use serde::Serialize;
 use sqlx::{Row as _, Sqlite, Transaction};
 
-use super::{Error, NewEvent, Store, audit, document, facts, now_ms, statement, sweeps};
+use super::{
+    Error, NewEvent, Store, audit, document, facts, leases, now_ms, statement, sweeps,
+};
 use crate::host_spec::HostSpec;
 use crate::host_state::{HostEvent, HostState};
 use crate::ids::HostName;
@@ -102,7 +104,11 @@ impl Store {
         let now = now_ms();
         let mut tx = self.write(operation).await?;
         let state = ensure_host(&mut tx, &contact.spec, now).await?;
-        let next = state.after(contact.event);
+        let mut next = state.after(contact.event);
+        // A host that could not be reached for a while may still be held.
+        if next == HostState::Ready && leases::holds_gpus(&mut tx, &contact.spec.name).await? {
+            next = next.after(HostEvent::LeaseTaken);
+        }
         let reached = contact.event != HostEvent::NotReached;
         sqlx::query(
             "UPDATE hosts SET state = ?, \
@@ -226,7 +232,7 @@ pub(super) async fn ensure_host(
     Ok(read_state(tx, &spec.name).await?.unwrap_or(HostState::Unknown))
 }
 
-async fn read_state(
+pub(super) async fn read_state(
     tx: &mut Transaction<'_, Sqlite>,
     host: &HostName,
 ) -> Result<Option<HostState>, Error> {
@@ -239,6 +245,39 @@ async fn read_state(
         .map(|row| state(&row))
         .transpose()
         .map_err(statement(operation))
+}
+
+/// Why a host is in its state: a person's note, or its last failure.
+pub(super) async fn read_note(
+    tx: &mut Transaction<'_, Sqlite>,
+    host: &HostName,
+) -> Result<Option<String>, Error> {
+    sqlx::query_scalar("SELECT COALESCE(drain_note, last_message) FROM hosts WHERE name = ?")
+        .bind(host.as_str())
+        .fetch_one(&mut **tx)
+        .await
+        .map_err(statement("read why a host is in its state"))
+}
+
+/// Sets the state of a host and, if that is another one, since when.
+pub(super) async fn write_state(
+    tx: &mut Transaction<'_, Sqlite>,
+    host: &HostName,
+    state: HostState,
+    now: i64,
+) -> Result<(), Error> {
+    sqlx::query(
+        "UPDATE hosts SET state_since_ms = CASE WHEN state = ? THEN state_since_ms ELSE ? END, \
+           state = ? WHERE name = ?",
+    )
+    .bind(state.name())
+    .bind(now)
+    .bind(state.name())
+    .bind(host.as_str())
+    .execute(&mut **tx)
+    .await
+    .map(|_| ())
+    .map_err(statement("record the state of a host"))
 }
 
 fn state(row: &sqlx::sqlite::SqliteRow) -> Result<HostState, sqlx::Error> {

@@ -5,6 +5,7 @@ mod chain;
 mod chaos;
 mod cli;
 mod config;
+mod containers;
 mod demo;
 mod deploy;
 mod embedded_host;
