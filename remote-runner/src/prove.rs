@@ -141,6 +141,7 @@ impl State {
                 openings(Opened::Records, &proof.probe_openings, false)?;
                 openings(Opened::Products, &proof.gemm_openings, true)
             }
+            Round::Load { .. } => Err(out_of_order("load")),
             Round::Fill { .. } => Err(out_of_order("fill")),
             // The parent answers these itself.
             Round::Release {} | Round::Unknown { .. } => Err(out_of_order("release")),

@@ -118,6 +118,7 @@ impl Stop {
     /// The orchestrator said something that has no place now.
     fn unexpected(round: &Round) -> Self {
         let name = match round {
+            Round::Load { .. } => "load",
             Round::Fill { .. } => "fill",
             Round::Probe { .. } => "probe",
             Round::Open { .. } => "open",
@@ -153,7 +154,7 @@ pub(crate) fn run(unit: Unit, request: Request, options: &Options) {
             let interval = Duration::from_millis(interval_ms).max(MIN_INTERVAL);
             watch(&request, options, interval)
         }
-        Unit::Prove { backend } => prove::run(&request, options, backend),
+        Unit::Prove { backend, .. } => prove::run(&request, options, backend),
         Unit::Unknown { name } => return request.finish(Outcome::Unsupported { unit: name }),
     };
     request.finish(match done {

@@ -283,9 +283,11 @@ impl Attempt<'_> {
     ) -> Result<(Challenge, Proof, Timings), VerifyError> {
         (self.on_step)(VerifyStep::Preparing);
         let backend = if self.options.allow_reference { Backend::Reference } else { Backend::Cuda };
-        let exchange = session.open(Unit::Prove { backend }).await?;
+        let exchange = session.open(Unit::Prove { backend, gpu: None }).await?;
         let mut rounds = Rounds { exchange, backend };
-        rounds.expect("prepared", |event| (event == ProveEvent::Prepared {}).then_some(())).await?;
+        rounds
+            .expect("prepared", |event| matches!(event, ProveEvent::Prepared { .. }).then_some(()))
+            .await?;
         if backend == Backend::Cuda {
             return Err(VerifyError::CudaNotBuilt);
         }

@@ -69,7 +69,7 @@ fn reference(request: &Request) -> Result<(), Stop> {
         Subprocess::start("--prove-for", &[], true, request.sender()).map_err(environment)?;
     let say =
         |event| request.reply(Reply::Prove(ProveReply { backend: Backend::Reference, event }));
-    say(ProveEvent::Prepared {})?;
+    say(ProveEvent::Prepared { device: None })?;
     let mut busy = false;
     loop {
         let wait =

@@ -6,7 +6,7 @@ use pow_kernels::{
     Challenge, Check, Context, Digest, KernelVariant, Mode, Outcome as Judged, Parameters, Policy,
     Proof, QueryCounts, Sizes, Status, verify,
 };
-use runner_protocol::prove::Opened;
+use runner_protocol::prove::{Image, Opened};
 use runner_protocol::{
     Backend, ByteArray, ExitCode, FromRunner, Outcome, ProveEvent, ProveReply, Reply, RequestId,
     Round, ToRunner, Unit, encode_frame,
@@ -67,8 +67,8 @@ fn open(challenge: &Challenge) -> Round {
 /// A runner that has prepared the reference.
 fn prepared() -> Runner {
     let mut runner = Runner::start(&mut command(&[]));
-    runner.request(ID, Unit::Prove { backend: Backend::Reference });
-    assert_eq!(step(&mut runner), ProveEvent::Prepared {});
+    runner.request(ID, Unit::Prove { backend: Backend::Reference, gpu: None });
+    assert_eq!(step(&mut runner), ProveEvent::Prepared { device: None });
     runner
 }
 
@@ -186,7 +186,7 @@ fn a_whole_reference_challenge_passes_the_verifier_only_where_that_is_allowed() 
 
 #[test]
 fn for_want_of_cuda_the_cpu_is_never_taken_instead() {
-    let cuda = Unit::Prove { backend: Backend::Cuda };
+    let cuda = Unit::Prove { backend: Backend::Cuda, gpu: None };
     for (mode, code, message) in [
         ("no_module", "no_driver", "No NVIDIA driver found"),
         ("honest", "no_kernels", "CUDA kernels required"),
@@ -218,6 +218,7 @@ fn what_is_not_for_the_reference_is_refused_before_anything_is_allocated() {
         (with(Sizes { leaf_iterations: 9, ..SMALL }), "too_large"),
         (fill(&for_kernels), "context"),
         (Round::Fill { context: Box::new(ByteArray([0xff; 256])) }, "context"),
+        (Round::Load { image: Image(vec![0; 64]) }, "unexpected"),
         (probe(1), "unexpected"),
         (open(&challenge(SMALL)), "unexpected"),
     ] {
