@@ -15,4 +15,4 @@ pub mod session;
 
 pub use artifact::{Artifact, ArtifactError};
 pub use error::Error;
-pub use session::{Exchange, Session, Started, UnitEvent};
+pub use session::{Incoming, Session, Started, UnitEvent};
