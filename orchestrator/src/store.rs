@@ -1,4 +1,4 @@
-//! The database: hosts, trusted host keys, facts, challenges and the audit chain.
+//! The database: hosts, trusted host keys, facts, challenges, seen GPUs and the audit chain.
 //!
 //! One [`Store`] owns the connection pool; every write that belongs together is one transaction,
 //! so a kill at any moment leaves either all of it or none. Facts, keys, challenges and events are history:
@@ -10,6 +10,7 @@ mod challenges;
 mod facts;
 mod host_keys;
 mod hosts;
+mod ledger;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,10 +19,11 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
 pub use audit::{AuditFault, AuditReport, Event, NewEvent};
-pub use challenges::{ChallengeEnd, ChallengeRow, NewChallenge};
+pub use challenges::{ChallengeEnd, ChallengeRow, JudgedProof, NewChallenge};
 pub use facts::FactsRecord;
 pub use host_keys::TrustedKey;
 pub use hosts::{HostContact, HostRecord};
+pub use ledger::{Duplicate, SeenBy, Sighting};
 
 /// How long a statement waits for another process's write to end. A write here is a few rows;
 /// half a minute of contention means that something holds the database and should be reported.
