@@ -43,7 +43,9 @@ fn fake_nvml() -> &'static Path {
         // Under another name first: another test process may be using the library.
         let library = tempfile::NamedTempFile::new_in(&folder).unwrap().into_temp_path();
         let status = Command::new("cc")
-            .args(["-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC", "-o"])
+            .args(["-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC", "-I"])
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernels/cuda/shim"))
+            .arg("-o")
             .arg(&library)
             .arg(source)
             .status()
