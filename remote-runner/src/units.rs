@@ -19,7 +19,8 @@ use crate::{health, log};
 mod prove;
 
 /// What `Hello` says the runner can do.
-pub(crate) const CAPABILITIES: [&str; 5] = ["facts", "health", "watch", "prove", "prove.reference"];
+pub(crate) const CAPABILITIES: [&str; 6] =
+    ["facts", "health", "watch", "prove", "prove.cuda", "prove.reference"];
 
 /// How long the host's own files and sockets may take. Each part that can hang has a shorter
 /// deadline of its own; this one holds if one was forgotten.
@@ -118,12 +119,8 @@ impl Stop {
     /// The orchestrator said something that has no place now.
     fn unexpected(round: &Round) -> Self {
         let name = match round {
-            Round::Load { .. } => "load",
-            Round::Fill { .. } => "fill",
-            Round::Probe { .. } => "probe",
-            Round::Open { .. } => "open",
-            Round::Release {} => "release",
             Round::Unknown { .. } => "of a later version",
+            known => known.name(),
         };
         Self::failed("unexpected", format!("the round {name} has no place here"))
     }
@@ -154,7 +151,7 @@ pub(crate) fn run(unit: Unit, request: Request, options: &Options) {
             let interval = Duration::from_millis(interval_ms).max(MIN_INTERVAL);
             watch(&request, options, interval)
         }
-        Unit::Prove { backend, .. } => prove::run(&request, options, backend),
+        Unit::Prove { backend, gpu } => prove::run(&request, options, backend, gpu.as_deref()),
         Unit::Unknown { name } => return request.finish(Outcome::Unsupported { unit: name }),
     };
     request.finish(match done {

@@ -9,6 +9,7 @@
 //   CUDA_VISIBLE_DEVICES  as for the driver: UUIDs or places, separated by commas
 //   FAKE_CUDA_FAULT       faults, separated by commas; each may have a prefix UUID/ to be of one device alone
 //                           init=CODE     cuInit gives CODE (CUresult)
+//                           init_hang     cuInit never ends; see hang()
 //                           version=N     cuDriverGetVersion gives N
 //                           alloc=CODE    cuMemAlloc gives CODE
 //                           load=CODE     cuModuleLoadData gives CODE
@@ -17,7 +18,7 @@
 //                           crash@N       the process dies in the N-th launch
 //                           selftest      the self-test computes something wrong
 //                           wrong@N       the N-th launch writes one wrong bit into its result
-//   FAKE_CUDA_FIFO        a named pipe that a launch that hangs writes to and holds
+//   FAKE_CUDA_FIFO        a named pipe that what hangs writes to and holds
 //   FAKE_CUDA_LOG         a file that calls are appended to, one line each
 #include <fcntl.h>
 #include <unistd.h>
@@ -146,6 +147,7 @@ EXPORT CUresult cuInit(unsigned flags) {
     find_visible();
     log_line("cuInit", visible.empty() ? "-" : visible[0].uuid);
     if (const char *code = fault("init")) return atoi(code);
+    if (fault("init_hang")) hang();
     if (visible.empty()) return NO_DEVICE;
     initialised = true;
     return SUCCESS;

@@ -148,6 +148,21 @@ pub enum Round {
     },
 }
 
+impl Round {
+    /// Its name on the wire.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Load { .. } => "load",
+            Self::Fill { .. } => "fill",
+            Self::Probe { .. } => "probe",
+            Self::Open { .. } => "open",
+            Self::Release {} => "release",
+            Self::Unknown { name } => name,
+        }
+    }
+}
+
 /// As for [`Unit`](crate::Unit): a round that is not known must not end the whole session.
 impl<'de> Deserialize<'de> for Round {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -280,6 +295,18 @@ pub struct Device {
     /// The newest CUDA version of the driver, as 1000 times the major and 10 times the minor one:
     /// 12040 (`cuDriverGetVersion`).
     pub driver_cuda_version: u32,
+}
+
+impl Device {
+    /// How the name of a stand-in for tests begins, which runs the kernels' source on a processor.
+    pub const STAND_IN: &str = "FAKE GPU";
+
+    /// Whether it says itself that it is no GPU. What it proves is then worth what the reference's
+    /// proofs are.
+    #[must_use]
+    pub fn is_stand_in(&self) -> bool {
+        self.name.starts_with(Self::STAND_IN)
+    }
 }
 
 /// What an opening is of.

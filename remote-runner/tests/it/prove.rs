@@ -113,19 +113,9 @@ fn proof(runner: &mut Runner, challenge: &Challenge, commitments: Commitments) -
     Proof { backend: Backend::Reference, context_hash, commitments, probe_openings, gemm_openings }
 }
 
-/// The processes that the runner started.
-fn children(runner: &Runner) -> Vec<Pid> {
-    std::fs::read_dir(format!("/proc/{}/task", runner.child.id()))
-        .unwrap()
-        .map(|task| std::fs::read_to_string(task.unwrap().path().join("children")).unwrap())
-        .flat_map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
-        .map(|pid| Pid::from_raw(pid.parse().unwrap()).unwrap())
-        .collect()
-}
-
 /// The prover's process, to be waited for.
 fn prover(runner: &Runner) -> rustix::fd::OwnedFd {
-    let children = children(runner);
+    let children = runner.children();
     assert_eq!(children.len(), 1);
     pidfd_open(children[0], PidfdFlags::empty()).unwrap()
 }
@@ -164,7 +154,7 @@ fn a_whole_reference_challenge_passes_the_verifier_only_where_that_is_allowed() 
     go_on(&mut runner, Round::Release {});
     assert_eq!(runner.answer(ID), (Vec::new(), Outcome::Ok {}));
     ended(&process);
-    assert_eq!(children(&runner), []);
+    assert_eq!(runner.children(), []);
 
     let judge = |proof: &Proof, allow_reference| {
         let timing = TimingPolicy::for_mode(Mode::Quick, None);
@@ -185,24 +175,18 @@ fn a_whole_reference_challenge_passes_the_verifier_only_where_that_is_allowed() 
 }
 
 #[test]
-fn for_want_of_cuda_the_cpu_is_never_taken_instead() {
-    let cuda = Unit::Prove { backend: Backend::Cuda, gpu: None };
-    for (mode, code, message) in [
-        ("no_module", "no_driver", "No NVIDIA driver found"),
-        ("honest", "no_kernels", "CUDA kernels required"),
-    ] {
-        let mut runner = Runner::start(&mut with_nvml(mode, &[]));
-        assert!(!runner.hello.capabilities.iter().any(|name| name == "prove.cuda"));
-        runner.request(ID, cuda.clone());
-        let (replies, outcome) = runner.answer(ID);
-        assert_eq!(replies, []);
-        assert!(
-            matches!(&outcome, Outcome::Failed { code: found, message: words }
-                if found == code && words.starts_with(message)),
-            "{outcome:?}"
-        );
-        runner.end();
-    }
+fn for_want_of_a_driver_the_cpu_is_never_taken_instead() {
+    let gpu = Some("GPU-11111111-0000-0000-0000-000000000001".to_owned());
+    let mut runner = Runner::start(&mut with_nvml("no_module", &[]));
+    runner.request(ID, Unit::Prove { backend: Backend::Cuda, gpu });
+    let (replies, outcome) = runner.answer(ID);
+    assert_eq!(replies, []);
+    assert!(
+        matches!(&outcome, Outcome::Failed { code, message }
+            if code == "no_driver" && message.starts_with("No NVIDIA driver found")),
+        "{outcome:?}"
+    );
+    runner.end();
 }
 
 #[test]
@@ -284,7 +268,7 @@ fn cancelling_frees_everything_in_the_middle_of_a_round() {
     runner.send(&ToRunner::Cancel { id: RequestId(ID) });
     assert_eq!(runner.answer(ID), (Vec::new(), Outcome::Cancelled {}));
     ended(&process);
-    assert_eq!(children(&runner), []);
+    assert_eq!(runner.children(), []);
     runner.facts();
     runner.end();
 }

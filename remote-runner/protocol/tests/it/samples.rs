@@ -270,6 +270,7 @@ fn gpu() -> Gpu {
             pid: 1234,
             name: Some("/usr/bin/python3".into()),
             used_memory_bytes: Some(1_048_576),
+            graphics: false,
         }]),
         problem: None,
     }

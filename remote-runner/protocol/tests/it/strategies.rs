@@ -214,8 +214,10 @@ prop_compose! {
         power: Option<u64>,
         clock: Option<u32>,
         processes in option::of(vec(
-            (any::<u32>(), option::of(word()), any::<Option<u64>>()).prop_map(
-                |(pid, name, used_memory_bytes)| GpuProcess { pid, name, used_memory_bytes }
+            (any::<u32>(), option::of(word()), any::<Option<u64>>(), any::<bool>()).prop_map(
+                |(pid, name, used_memory_bytes, graphics)| GpuProcess {
+                    pid, name, used_memory_bytes, graphics,
+                }
             ),
             0..3,
         )),
