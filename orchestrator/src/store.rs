@@ -1,4 +1,5 @@
 //! The database: hosts, trusted host keys, facts, challenges, leases and the audit chain.
+//! The database: hosts, trusted host keys, facts, challenges, seen GPUs and the audit chain.
 //!
 //! One [`Store`] owns the connection pool; every write that belongs together is one transaction,
 //! so a kill at any moment leaves either all of it or none. Facts, keys, challenges and events are history:
@@ -13,6 +14,7 @@ mod hosts;
 mod metagraphs;
 mod sweeps;
 mod leases;
+mod ledger;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,7 +23,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
 pub use audit::{AuditFault, AuditReport, Event, NewEvent};
-pub use challenges::{ChallengeEnd, ChallengeRow, NewChallenge};
+pub use challenges::{ChallengeEnd, ChallengeRow, JudgedProof, NewChallenge};
 pub use facts::FactsRecord;
 pub use host_keys::TrustedKey;
 pub use hosts::{HostContact, HostRecord};
@@ -31,6 +33,7 @@ pub use sweeps::{
     SweepLock, SweepRow, trouble_of,
 };
 pub use leases::{GpuRequest, HeldGpu, Lease, LeaseError, LeaseKind, NewLease};
+pub use ledger::{Duplicate, SeenBy, Sighting};
 
 /// How long a statement waits for another process's write to end. A write here is a few rows;
 /// half a minute of contention means that something holds the database and should be reported.

@@ -9,8 +9,6 @@ const LAYERS: &[&[&str]] = &[
     &["fleet"],
     &["metagraph_cache"],
     &["chain", "runner", "ssh", "store", "embedded_host", "init", "import"],
-    &["pow"],
-    &["runner", "ssh", "store", "embedded_host", "init", "import"],
     &["pow", "sweep", "alerts"],
     &["signing_key"],
     &["transport", "fleet_file", "config"],

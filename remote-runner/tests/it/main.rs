@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod commands;
+mod cuda;
 mod endings;
 mod harness;
 mod hostile;

@@ -5,10 +5,10 @@ use std::cell::Cell;
 
 use pow_kernels::{Chunk, Opening};
 use proptest::prelude::*;
-use runner_protocol::prove::{MAX_OPENINGS, Opened};
+use runner_protocol::prove::{Image, MAX_IMAGE_BYTES, MAX_OPENINGS, Opened};
 use runner_protocol::{
     Backend, FrameDecoder, FromRunner, MAX_FRAME_BYTES, MagicScanner, ProveEvent, ProveReply,
-    Reply, RequestId, ToRunner, decode, encode_frame,
+    Reply, RequestId, Round, ToRunner, decode, encode_frame,
 };
 
 /// The system's allocator, counting what each thread holds.
@@ -105,6 +105,20 @@ fn more_openings_than_a_reply_may_have_are_refused() {
     };
     assert!(decode::<FromRunner>(&reply(MAX_OPENINGS)).is_ok());
     assert!(decode::<FromRunner>(&reply(MAX_OPENINGS + 1)).is_err());
+}
+
+#[test]
+fn an_image_may_be_as_large_as_its_limit_and_a_larger_one_is_not_copied() {
+    let load = |bytes| {
+        let round = Round::Load { image: Image(vec![7; bytes]) };
+        encode_frame(&ToRunner::Continue { id: RequestId(1), round }).unwrap().split_off(4)
+    };
+    let body = load(MAX_IMAGE_BYTES);
+    assert!(body.len() < MAX_IMAGE_BYTES + 100, "one byte each on the wire");
+    assert!(decode::<ToRunner>(&body).is_ok());
+    let body = load(MAX_IMAGE_BYTES + 1);
+    let peak = peak_of(|| assert!(decode::<ToRunner>(&body).is_err()));
+    assert!(peak < 64 * 1024, "{peak} bytes held");
 }
 
 #[test]
