@@ -67,26 +67,32 @@ pub(crate) fn run(options: &ProveOptions) -> ExitCode {
     if !bind_to_parent(options.parent) {
         return ExitCode::Environment;
     }
-    match prove(options) {
-        Ok(()) => ExitCode::Ok,
-        Err(Stop::Silent) => ExitCode::StdoutClosed,
+    let mut prover = None;
+    let done = prove(options, &mut prover);
+    // Said before the prover is dropped: giving back what a broken device holds may never end.
+    let said = match done {
+        Ok(()) => Ok(()),
+        Err(Stop::Silent) => return ExitCode::StdoutClosed,
         Err(Stop::Refused { code, message }) => {
-            match say_to_parent(&FromProver::Refused { code: code.to_owned(), message }) {
-                Ok(()) => ExitCode::Ok,
-                Err(_) => ExitCode::StdoutClosed,
-            }
+            say_to_parent(&FromProver::Refused { code: code.to_owned(), message })
         }
+    };
+    match said {
+        Ok(()) => ExitCode::Ok,
+        Err(_) => ExitCode::StdoutClosed,
     }
 }
 
-fn prove(options: &ProveOptions) -> Result<(), Stop> {
-    let (mut prover, device): (Box<dyn Prover>, _) = match &options.gpu {
+/// Makes the prover and has it answer.
+fn prove(options: &ProveOptions, place: &mut Option<Box<dyn Prover>>) -> Result<(), Stop> {
+    let (prover, device): (Box<dyn Prover>, _) = match &options.gpu {
         Some(uuid) => {
             let (prover, device) = cuda::Cuda::start(uuid)?;
             (Box::new(prover), Some(device))
         }
         None => (Box::new(reference::Reference::default()), None),
     };
+    let prover = place.insert(prover);
     step(ProveEvent::Prepared { device }, true)?;
     let mut decoder = FrameDecoder::new();
     let mut chunk = vec![0; CHUNK];
@@ -99,7 +105,7 @@ fn prove(options: &ProveOptions) -> Result<(), Stop> {
                 Err(error) => Err(error),
             };
             match round {
-                // Everything is given back in order: devices first, the driver's context last.
+                // Everything is given back in order when this returns.
                 Ok(Round::Release {}) => return Ok(()),
                 Ok(round) => prover.answer(round)?,
                 Err(error) => return Err(refused("bug", error.to_string())),

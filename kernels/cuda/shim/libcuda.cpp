@@ -142,6 +142,27 @@ static CUresult ready(bool in_context) {
         if (CUresult state = ready(in_context)) return state; \
     } while (0)
 
+// As the driver: no name for a result that it does not know.
+EXPORT CUresult cuGetErrorName(CUresult result, const char **name) {
+    static const struct {
+        CUresult result;
+        const char *name;
+    } names[] = {
+        {1, "CUDA_ERROR_INVALID_VALUE"},          {2, "CUDA_ERROR_OUT_OF_MEMORY"},
+        {34, "CUDA_ERROR_STUB_LIBRARY"},          {100, "CUDA_ERROR_NO_DEVICE"},
+        {200, "CUDA_ERROR_INVALID_IMAGE"},        {209, "CUDA_ERROR_NO_BINARY_FOR_GPU"},
+        {214, "CUDA_ERROR_ECC_UNCORRECTABLE"},    {218, "CUDA_ERROR_INVALID_PTX"},
+        {222, "CUDA_ERROR_UNSUPPORTED_PTX_VERSION"}, {500, "CUDA_ERROR_NOT_FOUND"},
+        {700, "CUDA_ERROR_ILLEGAL_ADDRESS"},      {714, "CUDA_ERROR_HARDWARE_STACK_ERROR"},
+        {719, "CUDA_ERROR_LAUNCH_FAILED"},        {801, "CUDA_ERROR_NOT_SUPPORTED"},
+        {802, "CUDA_ERROR_SYSTEM_NOT_READY"},     {999, "CUDA_ERROR_UNKNOWN"},
+    };
+    *name = nullptr;
+    for (auto &known : names)
+        if (known.result == result) *name = known.name;
+    return *name ? SUCCESS : INVALID_VALUE;
+}
+
 EXPORT CUresult cuInit(unsigned flags) {
     if (flags != 0) return INVALID_VALUE;
     find_visible();

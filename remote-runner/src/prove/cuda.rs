@@ -47,10 +47,12 @@ pub(super) struct Cuda {
 impl Cuda {
     /// Makes a context on the one device that this process sees, which must be `uuid`.
     pub(super) fn start(uuid: &str) -> Result<(Self, Device), Stop> {
-        if !driver::is_present() {
-            let message = "No NVIDIA driver found: NVML is installed, libcuda.so.1 is not";
-            return Err(refused("no_driver", message));
-        }
+        driver::load().map_err(|why| {
+            refused(
+                "no_driver",
+                format!("No NVIDIA driver found: NVML is there, CUDA is not: {why}"),
+            )
+        })?;
         let driver_version = driver::version().map_err(|error| error.starting())?;
         if driver_version < OLDEST_DRIVER {
             return Err(too_old(driver_version, OLDEST_DRIVER));

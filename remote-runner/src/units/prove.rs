@@ -28,10 +28,6 @@ const GPU_IDLE: Duration = Duration::from_secs(60 * 60);
 /// How long a killed child's last frames are waited for.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// Where WSL and NixOS keep the driver's libraries, which the loader of a foreign program does not
-/// search.
-const LIBRARY_FOLDERS: &str = "/usr/lib/wsl/lib:/run/opengl-driver/lib";
-
 /// Proves until released.
 pub(super) fn run(
     request: &Request,
@@ -70,19 +66,12 @@ pub(super) fn run(
 
 /// What the child of a device is started with.
 fn environment(uuid: &str) -> Vec<(&'static str, OsString)> {
-    let mut libraries = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
-    // An empty part would be the working directory.
-    if !libraries.is_empty() {
-        libraries.push(":");
-    }
-    libraries.push(LIBRARY_FOLDERS);
     vec![
         // One device, by a name that no order of devices changes.
         ("CUDA_VISIBLE_DEVICES", uuid.into()),
         ("CUDA_DEVICE_ORDER", "PCI_BUS_ID".into()),
         // What is compiled from PTX is not written to the home directory.
         ("CUDA_CACHE_DISABLE", "1".into()),
-        ("LD_LIBRARY_PATH", libraries),
     ]
 }
 

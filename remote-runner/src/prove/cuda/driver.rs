@@ -1,47 +1,107 @@
 //! The driver's functions, and handles that give back what they hold. All `unsafe` of the CUDA backend
 //! is here and in the launches of `kernels`.
 //!
-//! The functions are looked up when they are called, so nothing here may be called before
-//! [`is_present`] said yes. The process has one thread and one context, which is current on it from
-//! [`Session::new`] until the last handle is dropped.
+//! The types are cudarc's bindings of `cuda.h`; its functions are not used. They look for another
+//! library first (the toolkit's `libcuda.so`, which may be a stub), panic where one is missing, and
+//! take every result for one of an enum that ends with CUDA 12.9, which a later driver need not keep
+//! to. Nor do they fit: they are 30 KB of the binary that every host receives.
+//!
+//! The process has one thread and one context, which is current on it from [`Session::new`] until the
+//! last handle is dropped.
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::error::Error;
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::ptr;
 use std::rc::Rc;
+use std::sync::OnceLock;
 
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUfunction_attribute, CUresult};
+use libloading::Library;
 
-use super::error::CudaError;
+use super::error::{CudaError, MISSING};
 
-/// Calls a function of the driver's; anything but success is an error that names it.
+/// Where the library is: by the loader's own search, then where WSL and NixOS keep it, which the
+/// loader of a foreign program does not search. `libcuda.so` is not looked for: it is the toolkit's,
+/// and may be a stub.
+const PLACES: [&str; 3] =
+    ["libcuda.so.1", "/usr/lib/wsl/lib/libcuda.so.1", "/run/opengl-driver/lib/libcuda.so.1"];
+
+/// The library, never unloaded: the process ends with its use.
+static LIBRARY: OnceLock<Library> = OnceLock::new();
+
+/// Looks a function up and calls it; anything but success is an error that names it. The values are
+/// given with the types that `cuda.h` declares, and cudarc's declaration must agree.
 macro_rules! call {
-    ($function:ident($($argument:expr),*)) => {
-        // SAFETY: pointers are to live places of the types that `cuda.h` declares, lengths are theirs,
-        // and handles are ones that the driver gave and that were not given back.
-        match unsafe { sys::$function($($argument),*) } {
-            CUresult::CUDA_SUCCESS => Ok(()),
-            result => Err(CudaError { call: stringify!($function), result }),
-        }
-    };
+    ($function:ident($($value:expr => $type:ty),*)) => {{
+        const _: unsafe fn($($type),*) -> CUresult = sys::$function;
+        call_unchecked!($function($($value => $type),*))
+    }};
 }
 
-/// Whether there is a library at all. Everything else would panic without one.
-pub(super) fn is_present() -> bool {
-    // SAFETY: it loads the library, which runs its constructors. That is foreign code, which is why
-    // this process is a child with nothing to lose.
-    unsafe { sys::is_culib_present() }
+/// The same without cudarc's declaration.
+macro_rules! call_unchecked {
+    ($function:ident($($value:expr => $type:ty),*)) => {{
+        let call = stringify!($function);
+        let name = concat!(stringify!($function), "\0").as_bytes();
+        let missing = CudaError { call, result: MISSING };
+        LIBRARY.get().ok_or(missing).and_then(|library| {
+            // SAFETY: `cuda.h` declares the function of this name with these argument types.
+            let function = unsafe {
+                library.get::<unsafe extern "C" fn($($type),*) -> c_int>(name)
+            };
+            let function = function.map_err(|_| missing)?;
+            // SAFETY: pointers are to live places of the declared types, lengths are theirs, and
+            // handles are ones that the driver gave and that were not given back.
+            match unsafe { function($($value),*) } {
+                0 => Ok(()),
+                result => Err(CudaError { call, result }),
+            }
+        })
+    }};
+}
+
+/// Loads the library. Without it every call fails. The loader's words if it is not there.
+pub(super) fn load() -> Result<(), String> {
+    let mut why = String::new();
+    for place in PLACES {
+        // SAFETY: loading runs the library's constructors. That is foreign code, which is why this
+        // process is a child with nothing to lose.
+        match unsafe { Library::new(place) } {
+            Ok(library) => {
+                LIBRARY.get_or_init(|| library);
+                return Ok(());
+            }
+            // The first says most: the others are rarely there.
+            Err(error) if why.is_empty() => {
+                why = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+            }
+            Err(_) => {}
+        }
+    }
+    Err(why)
+}
+
+/// The name of a result, as the driver gives it: also of one that is later than this program.
+pub(super) fn name_of(result: c_int) -> String {
+    let mut name = ptr::null();
+    // Of any number, where cudarc has an enum.
+    match call_unchecked!(cuGetErrorName(result => c_int, &raw mut name => *mut *const c_char)) {
+        // SAFETY: the driver gives a constant string for a result that it knows, and an error else.
+        Ok(()) if !name.is_null() => unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned(),
+        _ => format!("error {result}"),
+    }
 }
 
 /// The newest CUDA version of the driver, such as 12040. It may be asked before [`init`].
 pub(super) fn version() -> Result<u32, CudaError> {
     let mut version = 0;
-    call!(cuDriverGetVersion(&raw mut version))?;
+    call!(cuDriverGetVersion(&raw mut version => *mut c_int))?;
     Ok(u32::try_from(version).unwrap_or(0))
 }
 
 /// Starts the driver.
 pub(super) fn init() -> Result<(), CudaError> {
-    call!(cuInit(0))
+    call!(cuInit(0 => c_uint))
 }
 
 /// What a device says of itself.
@@ -57,19 +117,19 @@ pub(super) struct Found {
 /// The device that this process sees; `None` unless it is exactly one.
 pub(super) fn only_device() -> Result<Option<Found>, CudaError> {
     let mut count = 0;
-    call!(cuDeviceGetCount(&raw mut count))?;
+    call!(cuDeviceGetCount(&raw mut count => *mut c_int))?;
     if count != 1 {
         return Ok(None);
     }
     let mut device = 0;
-    call!(cuDeviceGet(&raw mut device, 0))?;
+    call!(cuDeviceGet(&raw mut device => *mut sys::CUdevice, 0 => c_int))?;
     let mut uuid = sys::CUuuid { bytes: [0; 16] };
-    call!(cuDeviceGetUuid(&raw mut uuid, device))?;
+    call!(cuDeviceGetUuid(&raw mut uuid => *mut sys::CUuuid, device => sys::CUdevice))?;
     let mut name = [0_u8; 256];
     let length = c_int::try_from(name.len().saturating_sub(1)).unwrap_or(0);
-    call!(cuDeviceGetName(name.as_mut_ptr().cast::<c_char>(), length, device))?;
+    call!(cuDeviceGetName(name.as_mut_ptr().cast::<c_char>() => *mut c_char, length => c_int, device => sys::CUdevice))?;
     let mut bytes = 0;
-    call!(cuDeviceTotalMem_v2(&raw mut bytes, device))?;
+    call!(cuDeviceTotalMem_v2(&raw mut bytes => *mut usize, device => sys::CUdevice))?;
     let major = attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
     let minor = attribute(device, Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
     Ok(Some(Found {
@@ -85,7 +145,7 @@ pub(super) fn only_device() -> Result<Option<Found>, CudaError> {
 
 fn attribute(device: sys::CUdevice, attribute: Attribute) -> Result<u32, CudaError> {
     let mut value = 0;
-    call!(cuDeviceGetAttribute(&raw mut value, attribute, device))?;
+    call!(cuDeviceGetAttribute(&raw mut value => *mut c_int, attribute => Attribute, device => sys::CUdevice))?;
     Ok(u32::try_from(value).unwrap_or(0))
 }
 
@@ -99,14 +159,14 @@ impl Session {
     /// Makes a context and makes it current.
     pub(super) fn new(found: &Found) -> Result<Rc<Self>, CudaError> {
         let mut context = ptr::null_mut();
-        call!(cuCtxCreate_v2(&raw mut context, 0, found.device))?;
+        call!(cuCtxCreate_v2(&raw mut context => *mut sys::CUcontext, 0 => c_uint, found.device => sys::CUdevice))?;
         Ok(Rc::new(Self { context, multiprocessors: found.multiprocessors }))
     }
 
     /// Device memory that is free, in bytes.
     pub(super) fn free_bytes(&self) -> Result<u64, CudaError> {
         let (mut free, mut total) = (0, 0);
-        call!(cuMemGetInfo_v2(&raw mut free, &raw mut total))?;
+        call!(cuMemGetInfo_v2(&raw mut free => *mut usize, &raw mut total => *mut usize))?;
         Ok(to_u64(free))
     }
 }
@@ -114,7 +174,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         // The process ends with its context: there is nobody to tell of a failure.
-        let _ = call!(cuCtxDestroy_v2(self.context));
+        let _ = call!(cuCtxDestroy_v2(self.context => sys::CUcontext));
     }
 }
 
@@ -129,7 +189,7 @@ impl Buffer {
     pub(super) fn new(session: &Rc<Session>, bytes: u64) -> Result<Self, CudaError> {
         let length = usize::try_from(bytes).unwrap_or(usize::MAX);
         let mut pointer = 0;
-        call!(cuMemAlloc_v2(&raw mut pointer, length))?;
+        call!(cuMemAlloc_v2(&raw mut pointer => *mut sys::CUdeviceptr, length => usize))?;
         Ok(Self { pointer, bytes, _session: Rc::clone(session) })
     }
 
@@ -143,7 +203,7 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let _ = call!(cuMemFree_v2(self.pointer));
+        let _ = call!(cuMemFree_v2(self.pointer => sys::CUdeviceptr));
     }
 }
 
@@ -164,7 +224,7 @@ pub(super) struct Pinned {
 impl Pinned {
     pub(super) fn new(session: &Rc<Session>, bytes: usize) -> Result<Self, CudaError> {
         let mut pointer = ptr::null_mut();
-        call!(cuMemAllocHost_v2(&raw mut pointer, bytes))?;
+        call!(cuMemAllocHost_v2(&raw mut pointer => *mut *mut c_void, bytes => usize))?;
         // SAFETY: the driver gave this many bytes, and nobody else has them yet. It does not say that
         // they hold anything.
         unsafe { pointer.write_bytes(0, bytes) };
@@ -185,7 +245,7 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        let _ = call!(cuMemFreeHost(self.pointer));
+        let _ = call!(cuMemFreeHost(self.pointer => *mut c_void));
     }
 }
 
@@ -199,13 +259,13 @@ impl Stream {
     pub(super) fn new(session: &Rc<Session>) -> Result<Self, CudaError> {
         let mut stream = ptr::null_mut();
         // CU_STREAM_NON_BLOCKING: nothing waits for the default stream, which is not used.
-        call!(cuStreamCreate(&raw mut stream, 1))?;
+        call!(cuStreamCreate(&raw mut stream => *mut sys::CUstream, 1 => c_uint))?;
         Ok(Self { stream, _session: Rc::clone(session) })
     }
 
     /// Waits until all of it is done.
     pub(super) fn synchronize(&self) -> Result<(), CudaError> {
-        call!(cuStreamSynchronize(self.stream))
+        call!(cuStreamSynchronize(self.stream => sys::CUstream))
     }
 
     /// Copies parts to the host, one after another, waits, and gives them as one slice. What does not
@@ -223,7 +283,7 @@ impl Stream {
                 break;
             };
             let to = pinned.pointer.wrapping_byte_add(filled);
-            copied = call!(cuMemcpyDtoHAsync_v2(to, part.address, length, self.stream));
+            copied = call!(cuMemcpyDtoHAsync_v2(to => *mut c_void, part.address => sys::CUdeviceptr, length => usize, self.stream => sys::CUstream));
             if copied.is_err() {
                 break;
             }
@@ -242,15 +302,16 @@ impl Stream {
         to: Part,
         pinned: &mut Pinned,
     ) -> Result<(), CudaError> {
-        let too_long =
-            CudaError { call: "cuMemcpyHtoDAsync_v2", result: CUresult::CUDA_ERROR_INVALID_VALUE };
+        let too_long = CudaError {
+            call: "cuMemcpyHtoDAsync_v2",
+            result: CUresult::CUDA_ERROR_INVALID_VALUE as c_int,
+        };
         let room = pinned.as_mut_slice().get_mut(..bytes.len()).ok_or(too_long)?;
         room.copy_from_slice(bytes);
         if to_u64(bytes.len()) > to.bytes {
             return Err(too_long);
         }
-        let copied =
-            call!(cuMemcpyHtoDAsync_v2(to.address, pinned.pointer, bytes.len(), self.stream));
+        let copied = call!(cuMemcpyHtoDAsync_v2(to.address => sys::CUdeviceptr, pinned.pointer => *const c_void, bytes.len() => usize, self.stream => sys::CUstream));
         let waited = self.synchronize();
         copied.and(waited)
     }
@@ -267,25 +328,13 @@ impl Stream {
         grid: u32,
         parameters: &mut [*mut c_void],
     ) -> Result<(), CudaError> {
-        call!(cuLaunchKernel(
-            function.function,
-            grid,
-            1,
-            1,
-            function.threads,
-            1,
-            1,
-            function.dynamic_shared_bytes,
-            self.stream,
-            parameters.as_mut_ptr(),
-            ptr::null_mut()
-        ))
+        call!(cuLaunchKernel(function.function => sys::CUfunction, grid => c_uint, 1 => c_uint, 1 => c_uint, function.threads => c_uint, 1 => c_uint, 1 => c_uint, function.dynamic_shared_bytes => c_uint, self.stream => sys::CUstream, parameters.as_mut_ptr() => *mut *mut c_void, ptr::null_mut() => *mut *mut c_void))
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        let _ = call!(cuStreamDestroy_v2(self.stream));
+        let _ = call!(cuStreamDestroy_v2(self.stream => sys::CUstream));
     }
 }
 
@@ -304,7 +353,7 @@ impl Module {
     /// of it: the driver is given no length.
     pub(super) unsafe fn load(session: &Rc<Session>, image: &[u8]) -> Result<Self, CudaError> {
         let mut module = ptr::null_mut();
-        call!(cuModuleLoadData(&raw mut module, image.as_ptr().cast()))?;
+        call!(cuModuleLoadData(&raw mut module => *mut sys::CUmodule, image.as_ptr().cast() => *const c_void))?;
         Ok(Self { module, session: Rc::clone(session) })
     }
 
@@ -316,11 +365,11 @@ impl Module {
         dynamic_shared_bytes: u32,
     ) -> Result<Function, CudaError> {
         let mut function = ptr::null_mut();
-        call!(cuModuleGetFunction(&raw mut function, self.module, name.as_ptr()))?;
+        call!(cuModuleGetFunction(&raw mut function => *mut sys::CUfunction, self.module => sys::CUmodule, name.as_ptr() => *const c_char))?;
         if dynamic_shared_bytes > 0 {
             let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             let bytes = c_int::try_from(dynamic_shared_bytes).unwrap_or(c_int::MAX);
-            call!(cuFuncSetAttribute(function, attribute, bytes))?;
+            call!(cuFuncSetAttribute(function => sys::CUfunction, attribute => CUfunction_attribute, bytes => c_int))?;
         }
         Ok(Function { function, threads, dynamic_shared_bytes })
     }
@@ -330,19 +379,14 @@ impl Module {
         let mut blocks = 0;
         let threads = c_int::try_from(function.threads).unwrap_or(c_int::MAX);
         let shared = usize::try_from(function.dynamic_shared_bytes).unwrap_or(0);
-        call!(cuOccupancyMaxActiveBlocksPerMultiprocessor(
-            &raw mut blocks,
-            function.function,
-            threads,
-            shared
-        ))?;
+        call!(cuOccupancyMaxActiveBlocksPerMultiprocessor(&raw mut blocks => *mut c_int, function.function => sys::CUfunction, threads => c_int, shared => usize))?;
         Ok(u32::try_from(blocks).unwrap_or(0).saturating_mul(self.session.multiprocessors))
     }
 }
 
 impl Drop for Module {
     fn drop(&mut self) {
-        let _ = call!(cuModuleUnload(self.module));
+        let _ = call!(cuModuleUnload(self.module => sys::CUmodule));
     }
 }
 

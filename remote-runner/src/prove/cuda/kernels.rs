@@ -253,7 +253,7 @@ impl Kernels {
     ) -> Result<(), CudaError> {
         let found = self.products.iter().find(|(known, _)| *known == variant);
         let Some((_, kernel)) = found else {
-            let result = cudarc::driver::sys::CUresult::CUDA_ERROR_NOT_FOUND;
+            let result = cudarc::driver::sys::CUresult::CUDA_ERROR_NOT_FOUND as std::ffi::c_int;
             return Err(CudaError { call: "cuModuleGetFunction", result });
         };
         let [rows, columns] = operands;

@@ -58,6 +58,8 @@ fn every_fault_of_the_driver_has_its_code_and_names_the_result() {
         ("launch=719@3", Until::Probe, "gpu_lost", "the probe"),
         ("launch=714@4", Until::Probe, "gpu_lost", "CUDA_ERROR_HARDWARE_STACK_ERROR"),
         ("launch=801@2", Until::Fill, "cuda", "CUDA_ERROR_NOT_SUPPORTED"),
+        // One of a driver that is later than this runner.
+        ("launch=4321@2", Until::Fill, "cuda", "the fill: cuStreamSynchronize gave error 4321"),
         ("crash@2", Until::Fill, "crashed", "signal: 6"),
     ] {
         let host = Host::new(&[(FIRST, "9.0"), (SECOND, "9.0")]).with("FAKE_CUDA_FAULT", fault);
