@@ -24,7 +24,7 @@ fn reference(prover: &Prover, challenge: &Challenge) -> Proof {
 
 fn assert_right(challenge: &Challenge, proof: &Proof) {
     let timing = TimingPolicy::for_mode(Mode::Quick, None);
-    let policy = Policy { allow_reference: false, baseline: None, timing };
+    let policy = Policy { allow_reference: false, baseline: None, timing, held: false };
     let verdict = verify(challenge, proof, None, &policy);
     for check in
         [Check::Backend, Check::Parameters, Check::Openings, Check::ProbeReplay, Check::Gemm]
@@ -115,7 +115,7 @@ fn a_device_that_multiplies_wrong_gives_a_proof_that_is_refused() {
     let proof = session.open(1, &challenge, commitments);
     assert!(proof != reference(&Prover::fill(&challenge.context), &challenge));
     let timing = TimingPolicy::for_mode(Mode::Quick, None);
-    let policy = Policy { allow_reference: false, baseline: None, timing };
+    let policy = Policy { allow_reference: false, baseline: None, timing, held: false };
     let verdict = verify(&challenge, &proof, None, &policy);
     assert_eq!(verdict.first_failure().unwrap().check, Check::Openings);
     session.runner.end();
