@@ -391,6 +391,15 @@ async fn one_gpu_on_two_hosts_is_an_alarm_until_one_of_them_is_without_it() {
     // A deploy tells it too, and does its work.
     let deployed = site.operator.deploy([]).await.expect(0);
     assert!(deployed.row("gpu-01")["message"].as_str().unwrap().contains("is shown by gpu-02 too"));
+    let shown = site.operator.run(["hosts", "show", "gpu-02", "--json"]).await.expect(0);
+    let shown = shown.json_lines().remove(0);
+    let verdicts = shown["verdicts"].as_array().unwrap();
+    let outcomes: Vec<_> = verdicts.iter().map(|row| &row["outcome"]).collect();
+    assert_eq!(outcomes, ["rejected", "accepted"], "{shown}");
+    assert_eq!(verdicts[0]["failed_check"], "identity");
+    let words = site.operator.run(["hosts", "show", "gpu-02", "--color", "never"]).await.expect(0);
+    let line = words.stdout.lines().find(|line| line.starts_with("22222222")).unwrap();
+    assert!(line.contains("fake") && line.contains("accepted"), "{line}");
     let kinds = site.kinds().await;
     assert_eq!(kinds.iter().filter(|kind| *kind == "gpu.duplicate").count(), 4, "{kinds:?}");
     // The other host is given back; from then on nobody else shows it.
@@ -454,4 +463,56 @@ async fn stopped_at_any_step_nothing_is_left_open() {
         let closed = site.hosts[0].wait_for(|seen| seen.ended == 1);
         tokio::time::timeout(crate::cli::operator::STUCK, closed).await.expect("still connected");
     }
+}
+
+#[tokio::test]
+async fn a_trusted_card_is_measured_and_its_table_is_used() {
+    let site = Site::start([proving(&[(ONE, None)])]).await;
+    site.operator.write("models.toml", &table::with_products(ANY, 1));
+    let usual = ["calibrate", "gpu-01", "--json", "--hosts", "fleet.toml"];
+    let arguments = ["--models", "models.toml", "--runs", "2", "--out", "own.toml"];
+    let arguments = usual.into_iter().chain(arguments);
+    let json = site.operator.run(arguments.clone()).await.expect(0).json_lines().remove(0);
+    assert_eq!((&json["was_known"], &json["model"]["name"]), (&true.into(), &"fake".into()));
+    let counts: Vec<_> = json["phases"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|phase| {
+            (
+                phase["mode"].as_str().unwrap(),
+                phase["phase"].as_str().unwrap(),
+                phase["count"].as_u64().unwrap(),
+            )
+        })
+        .collect();
+    let mode = |mode| [(mode, "fill", 2), (mode, "chain", 2), (mode, "gemm", 2)];
+    assert_eq!(counts, [mode("quick"), mode("deep")].concat());
+    let text = std::fs::read_to_string(site.operator.file("own.toml")).unwrap();
+    assert!(text.starts_with("# Measured with"), "{text}");
+    let measured = ModelTable::parse(&text).unwrap().by_id(4001).unwrap().clone();
+    for phase in [measured.quick.fill, measured.quick.chain, measured.deep.gemm] {
+        assert_eq!(phase.evidence, pow_kernels::Evidence::Measured);
+        assert!(phase.expected_us < ANY.expected_us);
+    }
+    // It is not written over, and it judges: how, depends on what this machine does besides.
+    site.operator.run(arguments).await.expect(1);
+    std::fs::copy(site.operator.file("own.toml"), site.operator.file("models.toml")).unwrap();
+    let (_, json) = site.verify("gpu-01", &["--tries", "1"]).await;
+    assert_eq!(json["gpus"][0]["evidence"], "measured", "{json}");
+    assert_eq!(&site.kinds().await[..1], ["calibrate.measured"]);
+}
+
+#[tokio::test]
+async fn a_card_that_computes_wrongly_or_has_no_sizes_calibrates_nothing() {
+    let site = Site::start([proving(&[(ONE, Some(Lie::WrongRecord))])]).await;
+    let usual = ["calibrate", "gpu-01", "--json", "--hosts", "fleet.toml", "--runs", "2"];
+    let with_table = usual.into_iter().chain(["--models", "models.toml", "--out", "own.toml"]);
+    let json = site.operator.run(with_table).await.expect(5).json_lines().remove(0);
+    assert_eq!(json["reason"], "rejected");
+    assert!(json["causes"].to_string().contains("probe_replay"), "{json}");
+    assert!(!site.operator.file("own.toml").exists());
+    let json = site.operator.run(usual).await.expect(5).json_lines().remove(0);
+    assert_eq!(json["reason"], "input");
+    assert!(json["causes"].to_string().contains("4000000000"), "{json}");
 }
