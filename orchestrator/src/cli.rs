@@ -3,6 +3,7 @@
 
 mod app;
 mod audit;
+mod calibrate;
 mod check;
 mod completions;
 mod demo;
@@ -79,6 +80,7 @@ enum Verb {
     Sweep(Box<sweep::Args>),
     Verify(verify::Args),
     VerifyProof(verify_proof::Args),
+    Calibrate(calibrate::Args),
     Audit(audit::Args),
     Completions(completions::Args),
 }
@@ -153,6 +155,7 @@ async fn dispatch(app: &App<'_>, verb: Verb) -> Result<Exit, Failure> {
         Verb::Sweep(args) => sweep::run(app, *args).await,
         Verb::Verify(args) => verify::run(app, args).await,
         Verb::VerifyProof(args) => verify_proof::run(app, &args),
+        Verb::Calibrate(args) => calibrate::run(app, args).await,
         Verb::Audit(args) => audit::run(app, args).await,
         Verb::Completions(args) => completions::run(app, &args),
     }

@@ -6,6 +6,7 @@
 //! database has either all of that host's contact or none. What must *not* be here: printing, the
 //! environment, SSH's details.
 
+pub mod calibrate;
 mod claim;
 pub mod deploy;
 mod ledger;
@@ -16,6 +17,7 @@ pub mod sweep;
 mod trust;
 pub mod verify;
 
+pub use calibrate::{CalibrateError, Calibration, MeasuredPhase, calibrate};
 pub use claim::{driver_version, gpu_summary};
 pub use deploy::{DeployOptions, deploy};
 pub use link::Fleet;

@@ -158,6 +158,43 @@ proptest! {
         let _ = decode::<FromRunner>(&bytes);
     }
 
+    /// However a stream is cut into reads, the same frames come out of it; and a stream that ends
+    /// anywhere but between two frames is told.
+    #[test]
+    fn frames_cut_anywhere_are_the_same_frames(
+        messages in prop::collection::vec(crate::strategies::from_runner(), 1..4),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
+        end in any::<prop::sample::Index>(),
+    ) {
+        let frames: Vec<Vec<u8>> =
+            messages.iter().map(|message| encode_frame(message).unwrap()).collect();
+        let stream = frames.concat();
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
+        cuts.extend([0, stream.len()]);
+        cuts.sort_unstable();
+        let mut decoder = FrameDecoder::new();
+        let mut found = Vec::new();
+        for piece in cuts.windows(2) {
+            let mut input = &stream[piece[0]..piece[1]];
+            while let Some(body) = decoder.push(&mut input).unwrap() {
+                found.push(decode::<FromRunner>(&body).unwrap());
+            }
+            prop_assert!(input.is_empty());
+        }
+        decoder.finish().unwrap();
+        prop_assert_eq!(found, messages);
+
+        let end = end.index(stream.len());
+        let mut decoder = FrameDecoder::new();
+        let mut input = &stream[..end];
+        while decoder.push(&mut input).unwrap().is_some() {}
+        let between = frames
+            .iter()
+            .scan(0, |sum, frame| { *sum += frame.len(); Some(*sum) })
+            .any(|boundary| boundary == end);
+        prop_assert_eq!(decoder.finish().is_ok(), between || end == 0);
+    }
+
     #[test]
     fn a_message_with_flipped_bits_is_no_harm(
         message in crate::strategies::from_runner(),
