@@ -17,6 +17,7 @@ mod report;
 mod settings;
 mod verify;
 mod verify_proof;
+mod wallet;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -76,6 +77,7 @@ enum Verb {
     Verify(verify::Args),
     VerifyProof(verify_proof::Args),
     Audit(audit::Args),
+    Wallet(wallet::Args),
     Completions(completions::Args),
 }
 
@@ -149,6 +151,7 @@ async fn dispatch(app: &App<'_>, verb: Verb) -> Result<Exit, Failure> {
         Verb::Verify(args) => verify::run(app, args).await,
         Verb::VerifyProof(args) => verify_proof::run(app, &args),
         Verb::Audit(args) => audit::run(app, args).await,
+        Verb::Wallet(args) => wallet::run(app, &args),
         Verb::Completions(args) => completions::run(app, &args),
     }
 }

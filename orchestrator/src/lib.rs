@@ -1,5 +1,6 @@
 //! The orchestrator: runs a fleet of GPU hosts over plain SSH.
 
+pub mod axon;
 pub mod cli;
 pub mod config;
 pub mod embedded_host;
@@ -9,6 +10,7 @@ pub mod fleet_file;
 pub mod hex;
 pub mod host_spec;
 pub mod host_state;
+pub mod hotkey;
 pub mod ids;
 pub mod import;
 pub mod init;
@@ -23,3 +25,4 @@ pub mod ssh;
 pub mod store;
 pub mod toml_text;
 pub mod transport;
+pub mod wallet;

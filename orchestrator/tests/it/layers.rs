@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 /// From the top down: a module may use what stands below it, and itself.
 const LAYERS: &[&[&str]] = &[
     &["cli"],
+    &["axon"],
     &["fleet"],
     &["runner", "ssh", "store", "embedded_host", "init", "import"],
     &["pow"],
-    &["signing_key"],
+    &["wallet"],
+    &["signing_key", "hotkey"],
     &["transport", "fleet_file", "config"],
     &["toml_text", "host_spec"],
     &["ids", "host_state", "reason", "printable", "hex", "render", "retry", "error_chain"],

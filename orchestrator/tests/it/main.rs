@@ -1,6 +1,7 @@
 //! Integration tests of the orchestrator, against real parts on loopback.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stderr, reason = "tests")]
 
+mod axon;
 mod chaos;
 mod cli;
 mod config;
@@ -17,6 +18,7 @@ mod hosts;
 mod import;
 mod init;
 mod layers;
+mod python;
 mod ssh_auth;
 mod ssh_channels;
 mod ssh_faults;
@@ -27,3 +29,4 @@ mod ssh_trust;
 mod sshd;
 mod store;
 mod verify;
+mod wallet;
