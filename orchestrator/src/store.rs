@@ -6,6 +6,7 @@
 //! decides about one, or prints.
 
 mod audit;
+mod axon;
 mod challenges;
 mod facts;
 mod host_keys;
@@ -18,6 +19,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
 pub use audit::{AuditFault, AuditReport, Event, NewEvent};
+pub use axon::{ReplayJournal, Spend};
 pub use challenges::{ChallengeEnd, ChallengeRow, NewChallenge};
 pub use facts::FactsRecord;
 pub use host_keys::TrustedKey;
