@@ -21,6 +21,7 @@ mod settings;
 mod sweep;
 mod verify;
 mod verify_proof;
+mod wallet;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -82,6 +83,7 @@ enum Verb {
     VerifyProof(verify_proof::Args),
     Calibrate(calibrate::Args),
     Audit(audit::Args),
+    Wallet(wallet::Args),
     Completions(completions::Args),
 }
 
@@ -157,6 +159,7 @@ async fn dispatch(app: &App<'_>, verb: Verb) -> Result<Exit, Failure> {
         Verb::VerifyProof(args) => verify_proof::run(app, &args),
         Verb::Calibrate(args) => calibrate::run(app, args).await,
         Verb::Audit(args) => audit::run(app, args).await,
+        Verb::Wallet(args) => wallet::run(app, &args),
         Verb::Completions(args) => completions::run(app, &args),
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod chain;
 pub mod alerts;
+pub mod axon;
 pub mod cli;
 pub mod config;
 pub mod embedded_host;
@@ -11,6 +12,7 @@ pub mod fleet_file;
 pub mod hex;
 pub mod host_spec;
 pub mod host_state;
+pub mod hotkey;
 pub mod ids;
 pub mod import;
 pub mod init;
@@ -27,3 +29,4 @@ pub mod store;
 pub mod sweep;
 pub mod toml_text;
 pub mod transport;
+pub mod wallet;

@@ -7,6 +7,7 @@
 //! decides about one, or prints.
 
 mod audit;
+mod axon;
 mod challenges;
 mod facts;
 mod host_keys;
@@ -24,6 +25,8 @@ use sqlx::{Sqlite, SqlitePool, Transaction};
 
 pub use audit::{AuditFault, AuditReport, Event, NewEvent};
 pub use challenges::{ChallengeEnd, ChallengeRow, JudgedProof, NewChallenge};
+pub use axon::{ReplayJournal, Spend};
+pub use challenges::{ChallengeEnd, ChallengeRow, NewChallenge};
 pub use facts::FactsRecord;
 pub use host_keys::TrustedKey;
 pub use hosts::{HostContact, HostRecord};

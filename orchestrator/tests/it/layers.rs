@@ -6,11 +6,16 @@ use std::path::{Path, PathBuf};
 /// From the top down: a module may use what stands below it, and itself.
 const LAYERS: &[&[&str]] = &[
     &["cli"],
+    &["axon"],
     &["fleet"],
     &["metagraph_cache"],
     &["chain", "runner", "ssh", "store", "embedded_host", "init", "import"],
     &["pow", "sweep", "alerts"],
     &["signing_key"],
+    &["runner", "ssh", "store", "embedded_host", "init", "import"],
+    &["pow"],
+    &["wallet"],
+    &["signing_key", "hotkey"],
     &["transport", "fleet_file", "config"],
     &["toml_text", "host_spec"],
     &["ids", "host_state", "reason", "printable", "hex", "render", "retry", "error_chain"],

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stderr, reason = "tests")]
 
 mod chain;
+mod axon;
 mod chaos;
 mod cli;
 mod config;
@@ -19,6 +20,7 @@ mod hosts;
 mod import;
 mod init;
 mod layers;
+mod python;
 mod ssh_auth;
 mod ssh_channels;
 mod ssh_faults;
@@ -30,3 +32,4 @@ mod sshd;
 mod store;
 mod test_chain;
 mod verify;
+mod wallet;
