@@ -352,7 +352,7 @@ impl<'a> View<'a> {
             RunEvent::Started(started) => {
                 self.done();
                 report.json(&json!({ "event": "started", "started": started }));
-                tracing::info!(host = %started.host, id = %started.id, "the container runs");
+                tracing::debug!(host = %started.host, id = %started.id, "the container runs");
             }
             RunEvent::Stopping(Stop::Interrupted) => {
                 report.note("stopping the container; once more to leave it to the host");

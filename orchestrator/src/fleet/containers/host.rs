@@ -136,7 +136,7 @@ async fn locate(connections: &Connections) -> Result<(String, Way), ContainerErr
     let way = match connections.control.open_socket(&socket).await {
         Ok(_works) => Way::Forwarded,
         Err(_) => {
-            tracing::info!(
+            tracing::debug!(
                 host = %connections.spec.name, %socket,
                 "sshd does not connect to the socket: going through the runner"
             );
