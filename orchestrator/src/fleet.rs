@@ -8,6 +8,7 @@
 
 pub mod calibrate;
 mod claim;
+pub mod containers;
 pub mod deploy;
 mod ledger;
 mod link;

@@ -3,8 +3,10 @@
 pub mod chain;
 pub mod alerts;
 pub mod axon;
+pub mod byte_size;
 pub mod cli;
 pub mod config;
+pub mod docker;
 pub mod embedded_host;
 pub mod error_chain;
 pub mod fleet;
@@ -17,6 +19,7 @@ pub mod ids;
 pub mod import;
 pub mod init;
 pub mod metagraph_cache;
+pub mod metrics;
 pub mod pow;
 pub mod printable;
 pub mod reason;

@@ -17,8 +17,13 @@ const LAYERS: &[&[&str]] = &[
     &["wallet"],
     &["signing_key", "hotkey"],
     &["transport", "fleet_file", "config"],
+    &["docker", "runner", "ssh", "store", "embedded_host", "init", "import"],
+    &["pow"],
+    &["signing_key"],
+    &["transport", "fleet_file"],
+    &["config"],
     &["toml_text", "host_spec"],
-    &["ids", "host_state", "reason", "printable", "hex", "render", "retry", "error_chain"],
+    &["byte_size", "ids", "host_state", "reason", "printable", "hex", "metrics", "render", "retry", "error_chain"],
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -8,4 +8,5 @@ mod harness;
 mod hostile;
 mod nvml;
 mod prove;
+mod relay;
 mod session;
