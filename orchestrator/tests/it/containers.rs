@@ -2,3 +2,5 @@
 
 pub mod engine;
 mod leases;
+mod registry;
+mod tampering;

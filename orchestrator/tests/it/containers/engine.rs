@@ -27,8 +27,14 @@ use crate::sshd::{current_user, need, succeed};
 /// How long the Engine may take to say that it listens; only a broken one takes as long.
 const STARTUP: Duration = Duration::from_secs(120);
 
-/// The image that every engine has: busybox and nothing else.
+/// The image that every engine has: busybox, and the file `/mebibyte` to print.
 pub const IMAGE: &str = "orch-it/busybox:1";
+
+/// A mebibyte in lines of a kibibyte.
+pub fn mebibyte() -> String {
+    let line = ('!'..='y').cycle().take(1023).collect::<String>() + "\n";
+    line.repeat(1024)
+}
 
 /// What tests ask of GPUs in the Engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,6 +210,7 @@ impl Engine {
         {
             std::os::unix::fs::symlink("busybox", bin.join(applet)).unwrap();
         }
+        fs::write(root.join("mebibyte"), mebibyte()).unwrap();
         let archive = self.dir.join("image.tar");
         succeed(Command::new("/bin/busybox").arg("tar").arg("-cf").arg(&archive).args([
             "-C",
