@@ -7,6 +7,7 @@
 //! environment, SSH's details.
 
 mod claim;
+pub mod containers;
 pub mod deploy;
 mod link;
 mod outcome;

@@ -1,7 +1,9 @@
 //! The orchestrator: runs a fleet of GPU hosts over plain SSH.
 
+pub mod byte_size;
 pub mod cli;
 pub mod config;
+pub mod docker;
 pub mod embedded_host;
 pub mod error_chain;
 pub mod fleet;
@@ -12,6 +14,7 @@ pub mod host_state;
 pub mod ids;
 pub mod import;
 pub mod init;
+pub mod metrics;
 pub mod pow;
 pub mod printable;
 pub mod reason;

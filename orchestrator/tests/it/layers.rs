@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["cli"],
     &["fleet"],
-    &["runner", "ssh", "store", "embedded_host", "init", "import"],
+    &["docker", "runner", "ssh", "store", "embedded_host", "init", "import"],
     &["pow"],
     &["signing_key"],
-    &["transport", "fleet_file", "config"],
+    &["transport", "fleet_file"],
+    &["config"],
     &["toml_text", "host_spec"],
-    &["ids", "host_state", "reason", "printable", "hex", "render", "retry", "error_chain"],
+    &["byte_size", "ids", "host_state", "reason", "printable", "hex", "metrics", "render", "retry", "error_chain"],
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

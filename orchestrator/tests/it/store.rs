@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use orchestrator::host_spec::{AgentSocket, Endpoint, HostMode, HostSpec};
+use orchestrator::host_spec::{AgentSocket, ContainerRules, Endpoint, HostMode, HostSpec};
 use orchestrator::host_state::{HostEvent, HostState};
 use orchestrator::ids::HostName;
 use orchestrator::reason::Reason;
@@ -34,6 +34,7 @@ fn spec(host: &str) -> HostSpec {
         gpus: None,
         labels: [("rack".to_owned(), "a".to_owned())].into(),
         work_dir: None,
+        containers: ContainerRules::default(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use futures_util::future::join_all;
-use orchestrator::host_spec::{AgentSocket, Endpoint, HostMode, HostSpec};
+use orchestrator::host_spec::{AgentSocket, ContainerRules, Endpoint, HostMode, HostSpec};
 use orchestrator::host_state::{HostEvent, HostState};
 use orchestrator::ids::HostName;
 use orchestrator::store::{
@@ -37,6 +37,7 @@ fn contact(host: &str, event: HostEvent) -> HostContact {
         gpus: None,
         labels: [].into(),
         work_dir: None,
+        containers: ContainerRules::default(),
     };
     HostContact { spec, event, runner: None, facts: None, trouble: None, events: Vec::new() }
 }
