@@ -5,16 +5,23 @@ mod app;
 mod audit;
 mod check;
 mod completions;
+mod containers;
 mod demo;
 mod deploy;
 mod failure;
 mod hosts;
 mod init;
+mod inspect;
 mod live;
 mod logging;
+mod logs;
 mod passphrase;
+mod ps;
 mod report;
+mod rm;
+mod run;
 mod settings;
+mod stop;
 mod verify;
 mod verify_proof;
 
@@ -75,6 +82,12 @@ enum Verb {
     Hosts(hosts::Args),
     Verify(verify::Args),
     VerifyProof(verify_proof::Args),
+    Run(Box<run::Args>),
+    Ps(ps::Args),
+    Logs(logs::Args),
+    Stop(stop::Args),
+    Rm(rm::Args),
+    Inspect(inspect::Args),
     Audit(audit::Args),
     Completions(completions::Args),
 }
@@ -89,7 +102,10 @@ Exit status:
   5  the one host that was asked for could not be reached or did not do it
   6  another operation holds the lock
  70  a defect of this program
-130  stopped by Ctrl-C or SIGTERM";
+124  `run`: the container's time was over
+125  `run`: the container did not run, or what became of it is not known
+130  stopped by Ctrl-C or SIGTERM
+Any other status of `run` in the foreground is the container's own.";
 
 /// Runs the command line and says how the process shall exit.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -148,6 +164,12 @@ async fn dispatch(app: &App<'_>, verb: Verb) -> Result<Exit, Failure> {
         Verb::Hosts(args) => hosts::run(app, args).await,
         Verb::Verify(args) => verify::run(app, args).await,
         Verb::VerifyProof(args) => verify_proof::run(app, &args),
+        Verb::Run(args) => run::run_container(app, *args).await,
+        Verb::Ps(args) => ps::run(app, args).await,
+        Verb::Logs(args) => logs::run(app, args).await,
+        Verb::Stop(args) => stop::run(app, args).await,
+        Verb::Rm(args) => rm::run(app, args).await,
+        Verb::Inspect(args) => inspect::run(app, args).await,
         Verb::Audit(args) => audit::run(app, args).await,
         Verb::Completions(args) => completions::run(app, &args),
     }

@@ -131,7 +131,8 @@ impl ContainerError {
     }
 
     /// Whether another host may do what this one did not.
-    pub(super) fn is_of_the_host(&self) -> bool {
+    #[must_use]
+    pub fn is_of_the_host(&self) -> bool {
         matches!(
             self,
             Self::Link(_) | Self::Lease(_) | Self::Gpus(_) | Self::Plan(_)

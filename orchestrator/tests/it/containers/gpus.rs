@@ -56,7 +56,7 @@ async fn of_those_who_want_the_last_gpu_exactly_one_gets_it() {
     }
     // Both are given back when their containers are gone.
     for name in [&first, running[0]] {
-        site.operator.run(["stop", &at(name)]).await.expect(0);
+        site.operator.run(["stop", "--grace", "0s", &at(name)]).await.expect(0);
     }
     site.run(&["--rm", "--gpus", "2"], &["true"]).await.expect(0);
 }
