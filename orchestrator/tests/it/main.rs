@@ -26,4 +26,5 @@ mod ssh_shells;
 mod ssh_trust;
 mod sshd;
 mod store;
+mod sweep;
 mod verify;

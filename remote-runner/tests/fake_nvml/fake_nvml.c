@@ -11,6 +11,8 @@
  *   crash      the process dies in nvmlInit_v2
  *   hang       nvmlInit_v2 never returns; see hang()
  *   hang_late  the first sample is answered, the second never
+ *   one        the first device alone
+ *   swapped    another device in the place of the second
  *   old        a driver before R510: no nvmlDeviceGetMemoryInfo_v2
  */
 #include <fcntl.h>
@@ -96,13 +98,14 @@ nvmlReturn_t nvmlSystemGetProcessName(unsigned pid, char *v, unsigned n) {
     return pid == 4321 ? text("/usr/bin/python3", v, n) : NOT_SUPPORTED;
 }
 
-nvmlReturn_t nvmlDeviceGetCount_v2(unsigned *count) { return number(2, count); }
+nvmlReturn_t nvmlDeviceGetCount_v2(unsigned *count) { return number(mode("one") ? 1 : 2, count); }
 nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned index, device_t **device) {
     if (index > 1) return INVALID_ARGUMENT;
     *device = &devices[index];
     return SUCCESS;
 }
 nvmlReturn_t nvmlDeviceGetUUID(device_t *d, char *v, unsigned n) {
+    if (mode("swapped") && little(d)) return text("GPU-33333333-0000-0000-0000-000000000003", v, n);
     return text(little(d) ? "GPU-22222222-0000-0000-0000-000000000002"
                           : "GPU-11111111-0000-0000-0000-000000000001", v, n);
 }
