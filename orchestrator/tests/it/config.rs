@@ -42,7 +42,7 @@ fn every_key_of_the_manual_has_an_effect_and_every_known_key_is_in_the_manual() 
         duration if orchestrator::config::duration::parse(duration.trim_matches('"')).is_ok() => {
             "\"7s\"".to_owned()
         }
-        text if text.starts_with('"') => format!("\"x{}", text.trim_start_matches('"')),
+        text if text.starts_with('"') => format!("\"x{}", &text[1..]),
         number => (number.parse::<u64>().unwrap() + 1).to_string(),
     };
     let mut section = String::new();

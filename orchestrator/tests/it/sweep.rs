@@ -195,7 +195,8 @@ async fn gpus_that_are_not_those_of_the_passport_are_told() {
         let folder = fake_nvml().display();
         Host::with(&[], &format!("LD_LIBRARY_PATH={folder} FAKE_NVML={mode}"))
     };
-    let (honest, operator) = (with("honest"), operator("", ""));
+    // Each of these hosts wants the runner anew.
+    let (honest, operator) = (with("honest"), operator("recovery_attempts = 100", ""));
     operator.fleet(&[honest.pinned("gpu-01")]);
     operator.deploy([]).await.expect(0);
     let sweep = ["sweep", "--hosts", "fleet.toml", "--json"];
@@ -207,6 +208,7 @@ async fn gpus_that_are_not_those_of_the_passport_are_told() {
         [
             "gpu_row_remap_pending",
             "gpu_pcie_width_low",
+            "gpu_throttled",
             "gpu_power_limit_low",
             "gpu_persistence_off",
             "proof_never",
