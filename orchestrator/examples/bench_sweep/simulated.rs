@@ -127,7 +127,8 @@ async fn host(listener: TcpListener, index: usize, way: Way, config: Arc<server:
                 held.push(stream);
             }
             _ => {
-                let handler = Connection { index, lets_in: way == Way::Alive, channels: HashMap::new() };
+                let handler =
+                    Connection { index, lets_in: way == Way::Alive, channels: HashMap::new() };
                 stream.set_nodelay(true).unwrap();
                 let config = Arc::clone(&config);
                 tokio::spawn(async move {

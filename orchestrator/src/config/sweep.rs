@@ -113,9 +113,8 @@ pub(super) fn read(section: &Section<'_>, problems: &mut Problems) -> SweepConfi
     let time = |key, bounds, default| {
         duration_of(section, key, bounds, default, &mut problems.borrow_mut())
     };
-    let whole = |key, bounds, default| {
-        number(section, key, bounds, default, &mut problems.borrow_mut())
-    };
+    let whole =
+        |key, bounds, default| number(section, key, bounds, default, &mut problems.borrow_mut());
     // Borrowed within calls only: a borrow in the literal below would last to its end.
     let hosts = |key, default| count(section, key, 1..=8192, default, &mut problems.borrow_mut());
     let on = |key, default| switch(section, key, default, &mut problems.borrow_mut());

@@ -145,3 +145,23 @@ fn the_file_is_looked_for_in_order() {
     assert_eq!(locate(Some(Path::new("a.toml")), &places), Some(PathBuf::from("a.toml")));
     assert!(Config::load(Path::new("/nonexistent/env.toml")).is_err());
 }
+
+#[test]
+fn the_thresholds_and_alerts_are_documented() {
+    let document = include_str!("../../../docs/sweep.md");
+    let mut section = "";
+    for line in MANUAL.lines() {
+        if line.starts_with('[') {
+            section = line;
+        }
+        let key = line.strip_prefix('#').and_then(|line| line.split_once(" = "));
+        // Where alerts come from and go to is told by channel, and the rest by key.
+        let told = ["sendmail", "timeout", "parallel"];
+        if let (Some((key, _)), "[sweep]" | "[alerts]") = (key, section)
+            && !key.starts_with(' ')
+            && !told.contains(&key)
+        {
+            assert!(document.contains(&format!("`{key}`")), "{key} of {section}");
+        }
+    }
+}

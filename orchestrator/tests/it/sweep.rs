@@ -3,6 +3,7 @@
 mod alerts;
 mod lock;
 mod schedule;
+mod service;
 
 use std::fs;
 use std::net::TcpListener;
@@ -82,7 +83,10 @@ async fn a_lost_runner_is_put_back_as_often_as_allowed() {
         lose();
         let sweep = operator.run(["sweep", "--json"]).await.expect(0);
         let mended = row(&sweep, "gpu-01");
-        assert_eq!((&mended["repairs"][0]["ok"], &mended["state"]), (&true.into(), &"ready".into()));
+        assert_eq!(
+            (&mended["repairs"][0]["ok"], &mended["state"]),
+            (&true.into(), &"ready".into())
+        );
         host.assert_installed();
     }
     lose();
@@ -114,9 +118,11 @@ async fn a_runner_is_not_put_back_where_recovery_is_off_or_the_runner_is_placed_
 
     let (host, operator) = deployed("", "").await;
     fs::remove_dir_all(host.home.join(".cache/orchestrator")).unwrap();
-    let by_hand = host.entry("gpu-01", host.sshd.port, &format!(
-        "host_key = \"{}\"\nmode = \"manual\"", host.fingerprint()
-    ));
+    let by_hand = host.entry(
+        "gpu-01",
+        host.sshd.port,
+        &format!("host_key = \"{}\"\nmode = \"manual\"", host.fingerprint()),
+    );
     operator.fleet(&[by_hand]);
     let sweep = operator.run(["sweep", "--hosts", "fleet.toml", "--json"]).await.expect(3);
     assert_eq!(row(&sweep, "gpu-01")["reason"], "runner_missing");
@@ -149,8 +155,11 @@ async fn dead_hosts_end_with_the_deadline_and_count_at_the_third_time() {
         }
         kept.len()
     });
-    let operator = operator("timeout = \"20s\"", "[ssh]\nconnect_attempts = 1\n\
-        handshake_timeout = \"2s\"\n[executor_management]\nhealth_check_timeout = \"10s\"\n");
+    let operator = operator(
+        "timeout = \"20s\"",
+        "[ssh]\nconnect_attempts = 1\n\
+        handshake_timeout = \"2s\"\n[executor_management]\nhealth_check_timeout = \"10s\"\n",
+    );
     let (alive, locked) = (Host::start(), Host::start());
     operator.fleet(&[alive.pinned("alive"), locked.pinned("locked-out")]);
     operator.deploy([]).await.expect(0);
@@ -172,7 +181,10 @@ async fn dead_hosts_end_with_the_deadline_and_count_at_the_third_time() {
         assert_eq!((&row["state"], &row["reason"]), (&"unreachable".into(), &"unreachable".into()));
     }
     let patient = row(&first, "locked-out");
-    assert_eq!((&patient["state"], codes(&patient)), (&"ready".into(), vec!["login_refused".into()]));
+    assert_eq!(
+        (&patient["state"], codes(&patient)),
+        (&"ready".into(), vec!["login_refused".into()])
+    );
     assert_eq!(patient["findings"][0]["confirmed"], false);
     let second = operator.run(["sweep", "--hosts", "fleet.toml"]).await.expect(3);
     assert!(second.stdout.contains("ready (seen 2 times)"), "{second:?}");
