@@ -34,20 +34,16 @@ pub const INIT_FLEET: Template = Template {
 };
 
 /// The systemd unit of a sweep.
-pub const SWEEP_SERVICE: Template = Template {
-    name: "sweep/service.j2",
-    source: include_str!("../../templates/sweep/service.j2"),
-};
+pub const SWEEP_SERVICE: Template =
+    Template { name: "sweep/service.j2", source: include_str!("../../templates/sweep/service.j2") };
 
 /// The systemd timer of a sweep.
 pub const SWEEP_TIMER: Template =
     Template { name: "sweep/timer.j2", source: include_str!("../../templates/sweep/timer.j2") };
 
 /// The block of a sweep in a crontab.
-pub const SWEEP_CRONTAB: Template = Template {
-    name: "sweep/crontab.j2",
-    source: include_str!("../../templates/sweep/crontab.j2"),
-};
+pub const SWEEP_CRONTAB: Template =
+    Template { name: "sweep/crontab.j2", source: include_str!("../../templates/sweep/crontab.j2") };
 
 /// Renders a template.
 ///
@@ -65,8 +61,7 @@ pub fn render(template: Template, context: impl Serialize) -> Result<String, Ren
         .map_err(failed)?;
     environment.set_syntax(syntax);
     environment.add_filter("toml", |text: String| Value::from_safe_string(toml_string(&text)));
-    environment
-        .add_filter("systemd", |text: String| Value::from_safe_string(systemd_word(&text)));
+    environment.add_filter("systemd", |text: String| Value::from_safe_string(systemd_word(&text)));
     let context = Value::from(Serde(context));
     environment.render_named_str(template.name, template.source, context).map_err(failed)
 }

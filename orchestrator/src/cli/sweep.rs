@@ -193,10 +193,9 @@ fn exit(report: &SweepReport, fail_on: FailOn) -> Exit {
     let counts = |state: HostState| match fail_on {
         FailOn::Never => false,
         FailOn::Unreachable => matches!(state, HostState::Unreachable | HostState::Quarantined),
-        FailOn::Degraded => matches!(
-            state,
-            HostState::Degraded | HostState::Unreachable | HostState::Quarantined
-        ),
+        FailOn::Degraded => {
+            matches!(state, HostState::Degraded | HostState::Unreachable | HostState::Quarantined)
+        }
     };
     let late = fail_on != FailOn::Never && !report.not_probed.is_empty();
     if late || report.hosts.iter().any(|host| counts(host.state)) {

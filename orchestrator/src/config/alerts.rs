@@ -89,7 +89,8 @@ pub(super) fn read(section: &Section<'_>, problems: &mut Problems) -> AlertsConf
             problems.error(found.span, format!("`{key}` has a control character"));
         } else if key.ends_with("_env") && found.value.contains(['/', ':', '=', ' ']) {
             // Most likely the URL itself, which does not belong here and is not shown.
-            let message = format!("`{key}` is the name of an environment variable, and this is none");
+            let message =
+                format!("`{key}` is the name of an environment variable, and this is none");
             problems.error_in_secret(found.span, message);
         }
         found.value.to_owned()

@@ -113,12 +113,14 @@ pub(super) fn read(section: &Section<'_>, problems: &mut Problems) -> SweepConfi
     let time = |key, bounds, default| {
         duration_of(section, key, bounds, default, &mut problems.borrow_mut())
     };
-    let whole = |key, bounds, default| {
-        number(section, key, bounds, default, &mut problems.borrow_mut())
-    };
+    let whole =
+        |key, bounds, default| number(section, key, bounds, default, &mut problems.borrow_mut());
+    // Borrowed within calls only: a borrow in the literal below would last to its end.
+    let hosts = |key, default| count(section, key, 1..=8192, default, &mut problems.borrow_mut());
+    let on = |key, default| switch(section, key, default, &mut problems.borrow_mut());
     SweepConfig {
         timeout: time("timeout", &pass, d.timeout),
-        parallel: count(section, "parallel", 1..=8192, d.parallel, &mut problems.borrow_mut()),
+        parallel: hosts("parallel", d.parallel),
         ignore,
         disk_free_percent: whole("disk_free_percent", 0..=100, d.disk_free_percent),
         disk_critical_percent: whole("disk_critical_percent", 0..=100, d.disk_critical_percent),
@@ -143,12 +145,7 @@ pub(super) fn read(section: &Section<'_>, problems: &mut Problems) -> SweepConfi
         flap_window: time("flap_window", &days, d.flap_window),
         recovery_attempts: whole("recovery_attempts", 0..=1_000, d.recovery_attempts),
         recovery_window: time("recovery_window", &days, d.recovery_window),
-        restart_services: switch(
-            section,
-            "restart_services",
-            d.restart_services,
-            &mut problems.borrow_mut(),
-        ),
+        restart_services: on("restart_services", d.restart_services),
         history: time("history", &days, d.history),
     }
 }

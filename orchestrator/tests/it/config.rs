@@ -42,7 +42,7 @@ fn every_key_of_the_manual_has_an_effect_and_every_known_key_is_in_the_manual() 
         duration if orchestrator::config::duration::parse(duration.trim_matches('"')).is_ok() => {
             "\"7s\"".to_owned()
         }
-        text if text.starts_with('"') => format!("\"x{}", text.trim_start_matches('"')),
+        text if text.starts_with('"') => format!("\"x{}", &text[1..]),
         number => (number.parse::<u64>().unwrap() + 1).to_string(),
     };
     let mut section = String::new();
@@ -144,4 +144,24 @@ fn the_file_is_looked_for_in_order() {
     assert_eq!(locate(None, &places), places.environment);
     assert_eq!(locate(Some(Path::new("a.toml")), &places), Some(PathBuf::from("a.toml")));
     assert!(Config::load(Path::new("/nonexistent/env.toml")).is_err());
+}
+
+#[test]
+fn the_thresholds_and_alerts_are_documented() {
+    let document = include_str!("../../../docs/sweep.md");
+    let mut section = "";
+    for line in MANUAL.lines() {
+        if line.starts_with('[') {
+            section = line;
+        }
+        let key = line.strip_prefix('#').and_then(|line| line.split_once(" = "));
+        // Where alerts come from and go to is told by channel, and the rest by key.
+        let told = ["sendmail", "timeout", "parallel"];
+        if let (Some((key, _)), "[sweep]" | "[alerts]") = (key, section)
+            && !key.starts_with(' ')
+            && !told.contains(&key)
+        {
+            assert!(document.contains(&format!("`{key}`")), "{key} of {section}");
+        }
+    }
 }
