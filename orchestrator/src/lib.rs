@@ -1,9 +1,9 @@
 //! The orchestrator: runs a fleet of GPU hosts over plain SSH.
 
-pub mod chain;
 pub mod alerts;
 pub mod axon;
 pub mod byte_size;
+pub mod chain;
 pub mod cli;
 pub mod config;
 pub mod docker;

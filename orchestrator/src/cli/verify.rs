@@ -18,7 +18,7 @@ use super::{models, new_file};
 use crate::fleet::{
     self, GpuReport, GpuVerdict, HostVerdict, VerifyError, VerifyOptions, short_uuid,
 };
-use crate::host_spec::{AgentSocket, Endpoint, HostMode, HostSpec};
+use crate::host_spec::{AgentSocket, ContainerRules, Endpoint, HostMode, HostSpec};
 use crate::ids::HostName;
 use crate::pow::{self, CheckRow};
 use crate::reason::Reason;
@@ -179,6 +179,7 @@ fn this_machine(app: &App<'_>) -> Result<HostSpec, Failure> {
         gpus: None,
         labels: std::collections::BTreeMap::new(),
         work_dir: None,
+        containers: ContainerRules::default(),
     })
 }
 

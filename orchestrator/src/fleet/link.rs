@@ -104,9 +104,13 @@ impl Link {
     /// Connects to a Unix socket on the host.
     ///
     /// # Errors
-    /// sshd forbids it, or nothing that may be used listens there.
+    /// sshd forbids it, nothing that may be used listens there, or this is the local machine, whose
+    /// sockets nobody asks for through here.
     pub async fn open_socket(&self, path: &str) -> Result<SocketStream, transport::Error> {
-        self.connection.open_socket(path).await
+        match &self.way {
+            Way::Ssh(connection) => connection.open_socket(path).await,
+            Way::Local(_) => Err(transport::Error::process_gone()),
+        }
     }
 
     /// The host's own key and who vouched for it, in words.
@@ -132,7 +136,7 @@ impl Link {
     /// Whether the connection has ended.
     #[must_use]
     pub fn is_gone(&self) -> bool {
-        self.connection.is_gone()
+        matches!(&self.way, Way::Ssh(connection) if connection.is_gone())
     }
 
     /// Ends the connection.
