@@ -3,6 +3,7 @@
 
 mod app;
 mod audit;
+mod chain;
 mod check;
 mod completions;
 mod demo;
@@ -75,6 +76,7 @@ enum Verb {
     Hosts(hosts::Args),
     Verify(verify::Args),
     VerifyProof(verify_proof::Args),
+    Chain(chain::Args),
     Audit(audit::Args),
     Completions(completions::Args),
 }
@@ -148,6 +150,7 @@ async fn dispatch(app: &App<'_>, verb: Verb) -> Result<Exit, Failure> {
         Verb::Hosts(args) => hosts::run(app, args).await,
         Verb::Verify(args) => verify::run(app, args).await,
         Verb::VerifyProof(args) => verify_proof::run(app, &args),
+        Verb::Chain(args) => chain::run(app, args).await,
         Verb::Audit(args) => audit::run(app, args).await,
         Verb::Completions(args) => completions::run(app, &args),
     }
