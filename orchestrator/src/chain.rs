@@ -32,7 +32,9 @@ mod view;
 mod walk;
 
 pub use account::{AccountId32, InvalidAddress, account};
-pub use announce::{Announced, Announcement, AnnouncementOptions, Check, CheckName, Signer};
+pub use announce::{
+    Announced, Announcement, AnnouncementOptions, Check, CheckName, Signature, Signer,
+};
 pub use client::{ChainClient, Head};
 pub use error::{Error, NodeError};
 pub use metagraph::{AxonInfo, Metagraph, MetagraphSource, Neuron};

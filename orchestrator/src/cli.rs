@@ -4,6 +4,7 @@
 mod app;
 mod audit;
 mod calibrate;
+mod chain;
 mod check;
 mod completions;
 mod containers;
@@ -95,6 +96,7 @@ enum Verb {
     Stop(stop::Args),
     Rm(rm::Args),
     Inspect(inspect::Args),
+    Chain(chain::Args),
     Audit(audit::Args),
     Wallet(wallet::Args),
     Completions(completions::Args),
@@ -180,6 +182,7 @@ async fn dispatch(app: &App<'_>, verb: Verb) -> Result<Exit, Failure> {
         Verb::Stop(args) => stop::run(app, args).await,
         Verb::Rm(args) => rm::run(app, args).await,
         Verb::Inspect(args) => inspect::run(app, args).await,
+        Verb::Chain(args) => chain::run(app, args).await,
         Verb::Audit(args) => audit::run(app, args).await,
         Verb::Wallet(args) => wallet::run(app, &args),
         Verb::Completions(args) => completions::run(app, &args),

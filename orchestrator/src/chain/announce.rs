@@ -37,13 +37,22 @@ const VERSION: u32 = 1_000;
 /// and blocks of 12 s are finalized two or three blocks later.
 const INCLUSION_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// A signature, with its scheme.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signature {
+    /// Of a usual hotkey, in the context `substrate`.
+    Sr25519([u8; 64]),
+    /// Of a hotkey that was made so.
+    Ed25519([u8; 64]),
+}
+
 /// Who signs: the hotkey. A seam, since keys come from wallets and these from elsewhere.
 pub trait Signer: Send + Sync {
     /// The hotkey's address.
     fn hotkey(&self) -> AccountId32;
 
-    /// The sr25519 signature of the bytes, in the context `substrate`.
-    fn sign(&self, payload: &[u8]) -> [u8; 64];
+    /// The signature of the bytes.
+    fn sign(&self, payload: &[u8]) -> Signature;
 }
 
 impl Signer for sr25519::Pair {
@@ -51,8 +60,8 @@ impl Signer for sr25519::Pair {
         self.public().into()
     }
 
-    fn sign(&self, payload: &[u8]) -> [u8; 64] {
-        sp_core::Pair::sign(self, payload).0
+    fn sign(&self, payload: &[u8]) -> Signature {
+        Signature::Sr25519(sp_core::Pair::sign(self, payload).0)
     }
 }
 
@@ -289,7 +298,10 @@ impl subxt::tx::Signer<SubtensorConfig> for Hotkey<'_> {
     }
 
     fn sign(&self, payload: &[u8]) -> MultiSignature {
-        MultiSignature::Sr25519(self.0.sign(payload))
+        match self.0.sign(payload) {
+            Signature::Sr25519(signature) => MultiSignature::Sr25519(signature),
+            Signature::Ed25519(signature) => MultiSignature::Ed25519(signature),
+        }
     }
 }
 

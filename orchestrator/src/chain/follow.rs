@@ -23,8 +23,8 @@ const RESUBSCRIBE: RetryPolicy = RetryPolicy {
 
 impl ChainClient {
     /// Follows the chain until `cancel` fires, and puts every newest finalized block into `heads`.
-    /// A runtime upgrade shows as another `spec_version`; its metadata is read before the block is
-    /// told. Lost connections are made again, at the next endpoint, for as long as it takes.
+    /// A runtime upgrade shows as another `spec_version`, with its metadata read; where the node
+    /// announces it after its block, that block is told twice. Lost connections are made again, at the next endpoint, for as long as it takes.
     pub async fn follow(&self, heads: &watch::Sender<Option<Head>>, cancel: CancellationToken) {
         let mut pauses = RESUBSCRIBE.pauses();
         loop {

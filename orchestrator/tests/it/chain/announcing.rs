@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use orchestrator::chain::{
     AccountId32, Announced, AnnouncementOptions, AxonAddress, ChainClient, CheckName, Error,
-    Network, RejectionStage, Signer,
+    Network, RejectionStage, Signature, Signer,
 };
 use orchestrator::reason::Reason;
 use sp_core::{Pair as _, sr25519};
@@ -64,6 +64,25 @@ async fn an_axon_is_announced_once_and_not_again() {
         assert_eq!(chain.world().calls, 2);
         assert_eq!(chain.asked("author_submitAndWatchExtrinsic"), 2);
     }
+}
+
+#[tokio::test]
+async fn a_hotkey_of_the_other_scheme_signs_as_well() {
+    struct Edwards(sp_core::ed25519::Pair);
+    impl Signer for Edwards {
+        fn hotkey(&self) -> AccountId32 {
+            self.0.public().into()
+        }
+        fn sign(&self, payload: &[u8]) -> Signature {
+            Signature::Ed25519(self.0.sign(payload).0)
+        }
+    }
+    let key = Edwards(sp_core::ed25519::Pair::from_seed(&[42; 32]));
+    let mut world = World::new(runtime(300, OLD));
+    world.register(key.hotkey());
+    let chain = TestChain::with(world).await;
+    let announced = client(&chain).announce(&key, &at("8.8.8.8", 8091)).await.unwrap();
+    assert_ne!(announced, Announced::Already);
 }
 
 #[tokio::test]
@@ -185,7 +204,7 @@ async fn a_call_that_the_metadata_puts_in_another_place_is_not_signed() {
         fn hotkey(&self) -> AccountId32 {
             key().hotkey()
         }
-        fn sign(&self, _: &[u8]) -> [u8; 64] {
+        fn sign(&self, _: &[u8]) -> Signature {
             panic!("it was asked to sign")
         }
     }
@@ -205,7 +224,7 @@ async fn a_wrong_signature_is_refused_by_the_chain() {
         fn hotkey(&self) -> AccountId32 {
             key().hotkey()
         }
-        fn sign(&self, _: &[u8]) -> [u8; 64] {
+        fn sign(&self, _: &[u8]) -> Signature {
             Signer::sign(&key(), b"something else")
         }
     }

@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{client, options};
+use crate::cli::operator::eventually;
 use crate::test_chain::metadata::{NEW, OLD, runtime};
 use crate::test_chain::{Fault, TestChain};
 
@@ -56,8 +57,11 @@ async fn an_upgrade_is_told_when_it_is_finalized() {
     let mut following = follow(client(&chain));
     following.until(|head| head.block == 100).await;
     // The node announces the new runtime with its best block, which is one ahead.
+    let asked = chain.asked("Core_version");
     chain.world().lag = 1;
     chain.upgrade(runtime(461, NEW));
+    // The announcement has arrived when the client looks at what is finalized: still the old one.
+    eventually("the announcement", || chain.asked("Core_version") > asked).await;
     assert_eq!(following.until(|head| head.block == 100).await.spec_version, 300);
     chain.world().lag = 0;
     chain.block();

@@ -27,6 +27,8 @@ pub async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 
 async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     let mut cuts = shared.cuts.subscribe();
+    // A frame is written in two parts, and the second would wait for the first one's receipt.
+    stream.set_nodelay(true).unwrap();
     let mut server = Server::new(stream.compat());
     let Ok(request) = server.receive_request().await else { return };
     let key = request.key();

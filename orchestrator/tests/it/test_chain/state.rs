@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use orchestrator::chain::AccountId32;
-use sp_core::{Pair as _, sr25519};
+use sp_core::{Pair as _, ed25519, sr25519};
 use subxt::config::Hasher as _;
 use subxt::config::substrate::{BlakeTwo256, Digest, SubstrateHeader};
 use subxt::ext::codec::{Compact, Decode as _, Encode};
@@ -300,9 +300,9 @@ impl World {
         let length = Compact::<u32>::decode(&mut rest).map_err(|_| "no length")?.0;
         assert_eq!(rest.len(), usize::try_from(length).unwrap());
         let (head, rest) = rest.split_at(1 + 1 + 32 + 1 + 64);
-        assert_eq!((head[0], head[1], head[34]), (0x84, 0, 1), "version, kind of address, scheme");
-        let public = sr25519::Public::from_raw(head[2..34].try_into().unwrap());
-        let signature = sr25519::Signature::from_raw(head[35..].try_into().unwrap());
+        assert_eq!((head[0], head[1]), (0x84, 0), "version, kind of address");
+        let (public, signature): ([u8; 32], [u8; 64]) =
+            (head[2..34].try_into().unwrap(), head[35..].try_into().unwrap());
         let mut call = rest;
         let era = u16::decode(&mut call).map_err(|_| "no era")?;
         let _nonce = Compact::<u64>::decode(&mut call).map_err(|_| "no nonce")?;
@@ -323,7 +323,18 @@ impl World {
         if payload.len() > 256 {
             payload = BlakeTwo256.hash(&payload).0.to_vec();
         }
-        if !sr25519::Pair::verify(&signature, payload, &public) {
+        let signed = match head[34] {
+            0 => {
+                let public = ed25519::Public::from_raw(public);
+                ed25519::Pair::verify(&ed25519::Signature::from_raw(signature), payload, &public)
+            }
+            1 => {
+                let public = sr25519::Public::from_raw(public);
+                sr25519::Pair::verify(&sr25519::Signature::from_raw(signature), payload, &public)
+            }
+            other => panic!("a signature of the scheme {other}"),
+        };
+        if !signed {
             return Err("a wrong signature");
         }
         Ok(ServeAxon::read(public.into(), call))
