@@ -173,6 +173,19 @@ impl Runner {
             .collect()
     }
 
+    /// Blocks until every process that it has started has ended: without a limit, so that it hangs
+    /// if one does not.
+    pub fn wait_for_children(&self) {
+        use rustix::event::{PollFd, PollFlags, poll};
+        use rustix::process::{PidfdFlags, pidfd_open};
+        for child in self.children() {
+            // One that is gone already has no file descriptor to wait on.
+            if let Ok(process) = pidfd_open(child, PidfdFlags::empty()) {
+                assert_eq!(poll(&mut [PollFd::new(&process, PollFlags::IN)], None).unwrap(), 1);
+            }
+        }
+    }
+
     /// Waits for the end; its exit code and its log.
     pub fn end(mut self) -> (ExitCode, String) {
         drop(self.stdin.take());

@@ -4,7 +4,7 @@
 //! The types are cudarc's bindings of `cuda.h`; its functions are not used. They look for another
 //! library first (the toolkit's `libcuda.so`, which may be a stub), panic where one is missing, and
 //! take every result for one of an enum that ends with CUDA 12.9, which a later driver need not keep
-//! to. Nor do they fit: they are 30 KB of the binary that every host receives.
+//! to. They are also 12 KB of the binary that every host receives.
 //!
 //! The process has one thread and one context, which is current on it from [`Session::new`] until the
 //! last handle is dropped.

@@ -35,7 +35,7 @@ fn a_phase_that_does_not_end_is_overdue_and_its_process_is_killed() {
     let (code, message) = session.failure(1);
     assert_eq!(code, "deadline");
     assert!(message.starts_with("the phase start did not end within 300 ms"), "{message}");
-    assert_eq!(session.runner.children(), []);
+    session.runner.wait_for_children();
     session.runner.facts();
     session.runner.end();
 }
