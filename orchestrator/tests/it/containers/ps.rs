@@ -50,7 +50,12 @@ async fn an_engine_that_is_elsewhere_is_named_in_the_fleet_file() {
 async fn a_dead_host_is_a_row_and_the_others_are_listed() {
     let place = Place::deployed().await;
     let dead = Host::start();
-    place.operator.fleet(&[place.host.pinned("gpu-01"), dead.pinned("gpu-02")]);
+    // Its key outlives it.
+    let key = place.operator.file("key");
+    std::fs::copy(dead.user_key(), &key).unwrap();
+    let entry = dead.pinned("gpu-02");
+    let entry = entry.replace(dead.user_key().to_str().unwrap(), key.to_str().unwrap());
+    place.operator.fleet(&[place.host.pinned("gpu-01"), entry]);
     place.operator.deploy(["--hosts", "fleet.toml"]).await.expect(0);
     place.run(&["--detach", "--", "sleep", "100000"]).await.expect(0);
     drop(dead);
