@@ -1,9 +1,17 @@
 //! Containers by the built binary, on a real Docker Engine behind a real sshd.
 
+mod endings;
 pub mod engine;
+mod gpus;
+mod hostile;
 mod leases;
 mod ps;
+mod refusals;
+mod registry;
 mod run;
+mod site;
+mod streams;
+mod tampering;
 
 use engine::{Engine, IMAGE};
 
