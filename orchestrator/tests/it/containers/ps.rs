@@ -70,7 +70,10 @@ async fn a_dead_host_is_a_row_and_the_others_are_listed() {
 async fn what_outlived_its_deadline_is_stopped_by_the_next_contact() {
     let place = Place::deployed().await;
     // Nothing on the host knows of the deadline but the label.
-    place.run(&["--detach", "--gpus", "1", "--timeout", "1s", "--", "sleep", "100000"]).await.expect(0);
+    place
+        .run(&["--detach", "--gpus", "1", "--timeout", "1s", "--", "sleep", "100000"])
+        .await
+        .expect(0);
     let container = place.ours().pop().unwrap();
     let listed = loop {
         let listed = place.operator.run(["ps", "--all", "--json"]).await.expect(0);
@@ -94,16 +97,11 @@ async fn a_user_outside_the_group_is_told_which_group() {
         &format!("user = \"{}\"", crate::sshd::current_user()),
         &format!("user = \"{}\"\nwork_dir = \"{}/w\"", user.name, user.home.path().display()),
     );
-    crate::sshd::succeed(
-        std::process::Command::new("chown").arg(&user.name).arg(user.home.path()),
-    );
+    crate::sshd::succeed(std::process::Command::new("chown").arg(&user.name).arg(user.home.path()));
     place.operator.fleet(&[entry]);
     place.operator.deploy(["--hosts", "fleet.toml"]).await.expect(0);
-    let refused = place
-        .operator
-        .run(["run", "gpu-03", "--image", IMAGE, "--", "true"])
-        .await
-        .expect(125);
+    let refused =
+        place.operator.run(["run", "gpu-03", "--image", IMAGE, "--", "true"]).await.expect(125);
     assert!(refused.stderr.contains("may not use /var/run/docker.sock"), "{refused:?}");
     assert!(refused.stderr.contains("usermod --append --groups docker"), "{refused:?}");
 }
