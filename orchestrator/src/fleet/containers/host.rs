@@ -61,7 +61,8 @@ impl HostEngine {
                 return Err(error);
             }
         };
-        let dial = SocketDial { connections: Arc::clone(&connections), socket: socket.clone(), way };
+        let dial =
+            SocketDial { connections: Arc::clone(&connections), socket: socket.clone(), way };
         match Engine::connect(Arc::new(dial)).await {
             Ok(engine) => Ok(Self { engine, spec: spec.clone(), socket, connections }),
             Err(error) => {
