@@ -46,9 +46,14 @@ mod tests {
 
     #[test]
     fn sizes_are_powers_of_1024() {
-        for (text, bytes) in
-            [("0", 0), ("10b", 10), ("1k", 1024), ("2KiB", 2048), ("512M", 536_870_912), ("1tb", 1 << 40)]
-        {
+        for (text, bytes) in [
+            ("0", 0),
+            ("10b", 10),
+            ("1k", 1024),
+            ("2KiB", 2048),
+            ("512M", 536_870_912),
+            ("1tb", 1 << 40),
+        ] {
             assert_eq!(parse(text), Ok(bytes), "{text}");
         }
         for text in ["", "G", "1.5G", "-1", "1 G", "1iB", "1X", "99999999999T"] {

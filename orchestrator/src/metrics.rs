@@ -58,6 +58,8 @@ mod tests {
         assert_eq!(CONTAINERS_FAILED.value(), before + 1);
         let names: std::collections::BTreeSet<_> = all().map(|(name, _, _)| name).collect();
         assert_eq!(names.len(), all().count());
-        assert!(all().all(|(name, help, _)| name.starts_with("orchestrator_") && help.ends_with('.')));
+        assert!(
+            all().all(|(name, help, _)| name.starts_with("orchestrator_") && help.ends_with('.'))
+        );
     }
 }

@@ -12,10 +12,10 @@ use runner_protocol::{
 
 use crate::args::Options;
 use crate::facts::{self, Root};
+use crate::hold::Hold;
 use crate::probe::{self, TelemetryFrame};
 use crate::session::Event;
 use crate::subprocess::Subprocess;
-use crate::hold::Hold;
 use crate::{health, log};
 
 mod dial;
@@ -261,9 +261,7 @@ fn hold(request: &Request, held: Held) -> Result<(), Stop> {
     request.reply(Reply::Hold(HoldEvent::Holding {}))?;
     loop {
         let event = match end {
-            Some(end) => {
-                request.events.recv_timeout(end.saturating_duration_since(Instant::now()))
-            }
+            Some(end) => request.events.recv_timeout(end.saturating_duration_since(Instant::now())),
             None => request.events.recv().map_err(RecvTimeoutError::from),
         };
         match event {

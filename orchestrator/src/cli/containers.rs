@@ -45,14 +45,18 @@ pub async fn reach(app: &App<'_>, text: &str, runner: Option<&Path>) -> Result<R
     let fleet = Arc::new(app.fleet(std::slice::from_ref(&spec), false).await?);
     let artifact = runner_if_there(app, runner)?;
     let open = HostEngine::open(&fleet, &spec, artifact);
-    let host = app.until_cancelled(open).await?.map_err(|error| {
-        failed(&format!("cannot reach the containers of {name}"), error)
-    })?;
+    let host = app
+        .until_cancelled(open)
+        .await?
+        .map_err(|error| failed(&format!("cannot reach the containers of {name}"), error))?;
     Ok(Reached { fleet, host, what })
 }
 
 /// The runner that was named; without a name the one beside this program, if there is one.
-pub fn runner_if_there(app: &App<'_>, path: Option<&Path>) -> Result<Option<Arc<Artifact>>, Failure> {
+pub fn runner_if_there(
+    app: &App<'_>,
+    path: Option<&Path>,
+) -> Result<Option<Arc<Artifact>>, Failure> {
     match (app.artifact(path), path) {
         (Ok(artifact), _) => Ok(Some(Arc::new(artifact))),
         (Err(_), None) => Ok(None),

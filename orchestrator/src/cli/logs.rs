@@ -53,7 +53,7 @@ fn since(text: &str) -> Result<i64, String> {
         let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
         return Ok(now_ms().saturating_sub(ago) / 1000);
     }
-    text.parse::<jiff::Timestamp>()
-        .map(jiff::Timestamp::as_second)
-        .map_err(|_| format!("{text:?} is neither a time (2026-01-31T12:00:00Z) nor a duration (10m)"))
+    text.parse::<jiff::Timestamp>().map(jiff::Timestamp::as_second).map_err(|_| {
+        format!("{text:?} is neither a time (2026-01-31T12:00:00Z) nor a duration (10m)")
+    })
 }

@@ -104,7 +104,8 @@ fn show(app: &App<'_>, answers: &[HostContainers], all: bool) -> Exit {
 fn cells(container: &ContainerRow) -> Vec<(String, Option<Tone>)> {
     let tone = if container.state == "running" { Tone::Good } else { Tone::Dim };
     let until = container.deadline_ms.map_or_else(|| "-".to_owned(), utc);
-    let unleased = if container.leased || container.state != "running" { "" } else { " (no lease)" };
+    let unleased =
+        if container.leased || container.state != "running" { "" } else { " (no lease)" };
     vec![
         (container.host.to_string(), None),
         (container.id.chars().take(12).collect(), Some(Tone::Bold)),

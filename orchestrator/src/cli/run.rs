@@ -13,7 +13,9 @@ use super::containers::{RunnerArgs, failed, runner_if_there};
 use super::failure::{Exit, Failure};
 use crate::byte_size;
 use crate::config::duration;
-use crate::docker::{ContainerPlan, ImageName, Mount, Network, Publish, PullProgress, RegistryAuth};
+use crate::docker::{
+    ContainerPlan, ImageName, Mount, Network, Publish, PullProgress, RegistryAuth,
+};
 use crate::fleet::containers::{
     ContainerError, Ended, HostDoesNotFit, Pull, RunEvent, RunOptions, Sink, Stop, Wish, rank, run,
 };
@@ -147,25 +149,20 @@ async fn attempt(app: &App<'_>, args: Args) -> Result<Ended, Failure> {
         (None, true) => Wish::Nothing,
     };
     let auth = args.registry_auth_file.as_deref().map(|path| RegistryAuth::load(path, &args.image));
-    let auth = auth.transpose().map_err(|error| failed("cannot run the container", error.into()))?;
+    let auth =
+        auth.transpose().map_err(|error| failed("cannot run the container", error.into()))?;
     let (specs, mut others) = candidates(app, &args, &wish).await?;
     let fleet = Arc::new(app.fleet(&specs, false).await?);
     let artifact = runner_if_there(app, args.runner.runner.as_deref())?;
     let mut sink: Option<Box<dyn Sink>> = (!args.detach).then(|| app.report.sink());
-    let mut options = RunOptions {
-        plan: plan(&args, None)?,
-        wish,
-        pull: args.pull,
-        auth,
-        grace: args.grace,
-    };
+    let mut options =
+        RunOptions { plan: plan(&args, None)?, wish, pull: args.pull, auth, grace: args.grace };
     let view = View::new(app);
     for spec in &specs {
         options.plan = plan(&args, spec.containers.socket.as_deref())?;
         let on_event = |event| view.event(event);
         let sink = sink.as_mut().map(|sink| &mut **sink as &mut dyn Sink);
-        let ran =
-            run(&fleet, spec, artifact.clone(), &options, sink, &on_event, &app.cancel).await;
+        let ran = run(&fleet, spec, artifact.clone(), &options, sink, &on_event, &app.cancel).await;
         view.done();
         match ran {
             Ok(ended) => {
@@ -204,9 +201,9 @@ async fn candidates(
     let mut others = Vec::new();
     for record in app.known_hosts(args.limit.as_deref()).await? {
         let HostRecord { spec, .. } = &record;
-        let missing = labels.iter().find(|(key, value)| {
-            spec.labels.get(*key).is_none_or(|found| found != value)
-        });
+        let missing = labels
+            .iter()
+            .find(|(key, value)| spec.labels.get(*key).is_none_or(|found| found != value));
         if let Some((key, value)) = missing {
             let why = format!("it is not labelled {key}={value}");
             others.push(HostDoesNotFit { host: spec.name.clone(), why });
@@ -270,8 +267,8 @@ fn split_variable(text: &str) -> Option<(&str, &str)> {
 
 fn read_environment(path: &Path) -> Result<Vec<(String, String)>, Failure> {
     let cannot = || format!("cannot use the variables in {}", path.display());
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Failure::user(cannot()).because(error))?;
+    let text =
+        std::fs::read_to_string(path).map_err(|error| Failure::user(cannot()).because(error))?;
     let mut variables = Vec::new();
     for (index, line) in text.lines().enumerate() {
         if line.trim().is_empty() || line.trim_start().starts_with('#') {
@@ -327,7 +324,8 @@ fn container_name(text: &str) -> Result<String, String> {
     if first && rest && (2..=128).contains(&text.len()) {
         Ok(text.to_owned())
     } else {
-        Err("a name is 2 to 128 letters, digits, '_', '.' and '-', the first a letter or digit".to_owned())
+        Err("a name is 2 to 128 letters, digits, '_', '.' and '-', the first a letter or digit"
+            .to_owned())
     }
 }
 
@@ -352,7 +350,7 @@ impl<'a> View<'a> {
             RunEvent::Started(started) => {
                 self.done();
                 report.json(&json!({ "event": "started", "started": started }));
-                tracing::info!(host = %started.host, id = %started.id, "the container runs");
+                tracing::debug!(host = %started.host, id = %started.id, "the container runs");
             }
             RunEvent::Stopping(Stop::Interrupted) => {
                 report.note("stopping the container; once more to leave it to the host");
@@ -430,7 +428,10 @@ mod tests {
             assert!(cpus(text).is_err(), "{text}");
         }
         let port = publish("8080:80").unwrap();
-        assert_eq!((port.address.to_string().as_str(), port.host, port.container), ("127.0.0.1", 8080, 80));
+        assert_eq!(
+            (port.address.to_string().as_str(), port.host, port.container),
+            ("127.0.0.1", 8080, 80)
+        );
         assert_eq!(publish("[::1]:0:80").unwrap().address.to_string(), "::1");
         assert_eq!(publish("0.0.0.0:1:2").unwrap().address.to_string(), "0.0.0.0");
         for text in ["", "80", "a:80", "80:0", "x:1:2", "70000:1"] {

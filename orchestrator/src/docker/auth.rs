@@ -163,7 +163,9 @@ impl RegistryAuth {
         }
         let file: ConfigFile = serde_json::from_str(text).map_err(|_| form())?;
         let names = match image.registry() {
-            Some(name) => vec![name.to_owned(), format!("https://{name}"), format!("http://{name}")],
+            Some(name) => {
+                vec![name.to_owned(), format!("https://{name}"), format!("http://{name}")]
+            }
             None => [HUB, "docker.io", "index.docker.io"].map(str::to_owned).to_vec(),
         };
         let bare = |key: &str| key.trim_end_matches('/').trim_end_matches("/v1").to_owned();

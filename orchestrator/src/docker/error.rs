@@ -100,7 +100,9 @@ impl Error {
         let text = match self {
             Self::Dial(error) => return error.hint.clone(),
             Self::ImageMissing(_) => "leave --pull away, or load the image on the host",
-            Self::Pull { message, .. } if message.contains("denied") || message.contains("unauthorized") => {
+            Self::Pull { message, .. }
+                if message.contains("denied") || message.contains("unauthorized") =>
+            {
                 "check the image's name, and give the registry's credentials with --registry-auth-file"
             }
             Self::Refused { message, .. } if message.contains("could not select device driver") => {

@@ -118,7 +118,11 @@ mod tests {
         for (text, name, registry) in [
             ("busybox", "busybox:latest", None),
             ("orch-it/busybox:1", "orch-it/busybox:1", None),
-            ("nvcr.io/nvidia/pytorch:24.05-py3", "nvcr.io/nvidia/pytorch:24.05-py3", Some("nvcr.io")),
+            (
+                "nvcr.io/nvidia/pytorch:24.05-py3",
+                "nvcr.io/nvidia/pytorch:24.05-py3",
+                Some("nvcr.io"),
+            ),
             ("localhost:5000/x", "localhost:5000/x:latest", Some("localhost:5000")),
             ("127.0.0.1:5000/x:1", "127.0.0.1:5000/x:1", Some("127.0.0.1:5000")),
             (&digest, &digest, None),
@@ -126,7 +130,9 @@ mod tests {
             let parsed = ImageName::parse(text).unwrap();
             assert_eq!((parsed.as_str(), parsed.registry()), (name, registry), "{text}");
         }
-        for text in ["", "Upper", "a b", "a:", "a@sha256:12", "a//b", "-x", "a?x=1", "../x", "a:b:c"] {
+        for text in
+            ["", "Upper", "a b", "a:", "a@sha256:12", "a//b", "-x", "a?x=1", "../x", "a:b:c"]
+        {
             assert!(ImageName::parse(text).is_err(), "{text}");
         }
     }

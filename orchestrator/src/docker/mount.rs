@@ -72,8 +72,7 @@ impl Mount {
         };
         let source = normal(source).ok_or_else(form)?;
         let target = normal(target).filter(|target| target != "/").ok_or_else(form)?;
-        let refused =
-            |why| InvalidMount::Refused { source_path: source.clone(), why };
+        let refused = |why| InvalidMount::Refused { source_path: source.clone(), why };
         let name = source.rsplit('/').next().unwrap_or_default();
         if SOCKETS.contains(&name) || engine_socket.is_some_and(|socket| holds(&source, socket)) {
             return Err(refused("whoever has the container engine's socket owns the host"));
@@ -122,13 +121,27 @@ mod tests {
         assert_eq!(mount("/home/ops:/home").unwrap().to_string(), "/home/ops:/home");
         assert_eq!(mount("/etcetera:/e").unwrap().to_string(), "/etcetera:/e");
         for text in [
-            "/:/host", "/etc:/e", "/etc/ssh:/e:ro", "/proc:/p", "/sys/fs:/s", "/dev/sda:/d",
-            "/var/run/docker.sock:/d", "/run/user/1000:/r", "/var:/v", "/var/lib:/v",
-            "/data/docker.sock:/d", "/opt:/o", "/opt/engine:/o", "//etc/./passwd:/p", "/boot:/b",
+            "/:/host",
+            "/etc:/e",
+            "/etc/ssh:/e:ro",
+            "/proc:/p",
+            "/sys/fs:/s",
+            "/dev/sda:/d",
+            "/var/run/docker.sock:/d",
+            "/run/user/1000:/r",
+            "/var:/v",
+            "/var/lib:/v",
+            "/data/docker.sock:/d",
+            "/opt:/o",
+            "/opt/engine:/o",
+            "//etc/./passwd:/p",
+            "/boot:/b",
         ] {
             assert!(matches!(mount(text), Err(InvalidMount::Refused { .. })), "{text}");
         }
-        for text in ["", "/a", "a:/b", "/a:b", "/a:/", "/a/../etc:/e", "/a:/b:rw:ro", "/a:/b:z", "/a\n:/b"] {
+        for text in
+            ["", "/a", "a:/b", "/a:b", "/a:/", "/a/../etc:/e", "/a:/b:rw:ro", "/a:/b:z", "/a\n:/b"]
+        {
             assert!(matches!(mount(text), Err(InvalidMount::Form(_))), "{text}");
         }
     }

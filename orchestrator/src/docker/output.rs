@@ -169,7 +169,8 @@ mod tests {
 
     #[test]
     fn streams_are_told_apart_however_the_bytes_are_cut() {
-        let input = [frame(1, b"one"), frame(2, b"two"), frame(1, b""), frame(1, b"three")].concat();
+        let input =
+            [frame(1, b"one"), frame(2, b"two"), frame(1, b""), frame(1, b"three")].concat();
         for size in 1..=input.len() {
             assert_eq!(split(&input, size), (b"onethree".to_vec(), b"two".to_vec()), "{size}");
         }

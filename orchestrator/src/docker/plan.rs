@@ -16,16 +16,8 @@ const DEFAULT_PIDS: i64 = 4096;
 /// What a container may do as root inside it: own, read and signal its own files and processes,
 /// become another user, and listen on low ports. Of Docker's own set this leaves out raw sockets,
 /// device nodes, file capabilities, `chroot` and writing to the host's audit log.
-const CAPABILITIES: [&str; 8] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "NET_BIND_SERVICE",
-    "SETGID",
-    "SETUID",
-];
+const CAPABILITIES: [&str; 8] =
+    ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID"];
 
 /// The labels that say whose a container is. Nothing without them is shown or touched.
 pub mod labels {

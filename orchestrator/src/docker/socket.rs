@@ -81,7 +81,8 @@ mod tests {
 
     #[test]
     fn what_the_probe_says_is_read_and_nonsense_is_not() {
-        let said = b"ready\tdocker\t/var/run/docker.sock\nnoise\ndenied\troot\t/run/podman/podman.sock\n\
+        let said =
+            b"ready\tdocker\t/var/run/docker.sock\nnoise\ndenied\troot\t/run/podman/podman.sock\n\
             missing\t?\t/run/user/0/docker.sock\nready\tx\trelative\nready\tx\t/a\x1b[2J\n";
         let found = parse_probe(said);
         assert_eq!(found.len(), 3, "{found:?}");

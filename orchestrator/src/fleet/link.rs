@@ -6,9 +6,7 @@ use crate::error_chain::causes;
 use crate::host_spec::HostSpec;
 use crate::reason::Reason;
 use crate::runner;
-use crate::ssh::{
-    self, Connection, HostKeyDecision, HostKeySource, SocketStream, SshContext,
-};
+use crate::ssh::{self, Connection, HostKeyDecision, HostKeySource, SocketStream, SshContext};
 use crate::store::{self, NewEvent, Store, TrustedKey, now_ms};
 use crate::transport::{self, Transport};
 

@@ -65,7 +65,9 @@ impl Hold {
                 };
                 match exchange.next_or(wait).await {
                     Ok(Either::Left(None)) => break,
-                    Ok(Either::Left(Some(UnitEvent::Reply(Reply::Hold(HoldEvent::Expired {}))))) => {
+                    Ok(Either::Left(Some(UnitEvent::Reply(Reply::Hold(
+                        HoldEvent::Expired {},
+                    ))))) => {
                         end = HoldEnd::Expired;
                     }
                     Ok(Either::Left(Some(_))) => {}

@@ -52,9 +52,7 @@ impl Relay {
         let connected = async {
             let mut exchange = session.open(unit).await?;
             match exchange.next().await? {
-                Some(UnitEvent::Reply(Reply::Relay(RelayEvent::Connected {}))) => {
-                    Ok(exchange.id())
-                }
+                Some(UnitEvent::Reply(Reply::Relay(RelayEvent::Connected {}))) => Ok(exchange.id()),
                 _ => Err(Error::Unexpected { expected: "a connection", found: "something else" }),
             }
         };

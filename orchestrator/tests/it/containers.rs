@@ -31,7 +31,8 @@ impl Place {
 
     /// A host with these lines in its sshd_config and these variables for logins.
     pub async fn with(options: &[&str], environment: &str) -> Self {
-        let gpus = format!("LD_LIBRARY_PATH={} FAKE_NVML=honest {environment}", fake_nvml().display());
+        let gpus =
+            format!("LD_LIBRARY_PATH={} FAKE_NVML=honest {environment}", fake_nvml().display());
         let host = Host::with_docker(&Engine::shared().socket(), options, &gpus);
         let operator = Operator::new();
         operator.fleet(&[host.pinned("gpu-01")]);

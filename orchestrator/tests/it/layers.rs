@@ -13,7 +13,18 @@ const LAYERS: &[&[&str]] = &[
     &["transport", "fleet_file"],
     &["config"],
     &["toml_text", "host_spec"],
-    &["byte_size", "ids", "host_state", "reason", "printable", "hex", "metrics", "render", "retry", "error_chain"],
+    &[
+        "byte_size",
+        "ids",
+        "host_state",
+        "reason",
+        "printable",
+        "hex",
+        "metrics",
+        "render",
+        "retry",
+        "error_chain",
+    ],
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

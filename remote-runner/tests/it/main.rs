@@ -7,4 +7,5 @@ mod harness;
 mod hostile;
 mod nvml;
 mod prove;
+mod relay;
 mod session;

@@ -79,11 +79,7 @@ pub async fn logs(
     Ok((found, output))
 }
 
-async fn look_up(
-    fleet: &Fleet,
-    host: &HostEngine,
-    what: &str,
-) -> Result<Found, ContainerError> {
+async fn look_up(fleet: &Fleet, host: &HostEngine, what: &str) -> Result<Found, ContainerError> {
     let owner = fleet.store.identity().await?;
     find(host.engine.list(&owner).await?, what, &host.spec.name)
 }

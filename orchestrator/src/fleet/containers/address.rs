@@ -85,7 +85,9 @@ pub(super) fn find(
     let mut begun: Vec<ContainerSummary> = containers.into_iter().filter(begins).collect();
     match (begun.pop(), begun.is_empty()) {
         (Some(container), true) => Ok(found(container)),
-        (None, _) => Err(ContainerError::NotFound { what: what.to_owned(), host: Some(host.clone()) }),
+        (None, _) => {
+            Err(ContainerError::NotFound { what: what.to_owned(), host: Some(host.clone()) })
+        }
         (Some(last), false) => Err(ContainerError::Ambiguous {
             what: what.to_owned(),
             ids: begun.iter().chain([&last]).map(|container| short(&container.id)).collect(),
@@ -115,10 +117,16 @@ mod tests {
     fn a_container_is_found_by_name_and_by_the_beginning_of_either_id() {
         let host = HostName::new("h").unwrap();
         let all = || {
-            vec![container("aa11", "ff01", "train"), container("aa22", "ff02", "aa1"), container("bb", "ee", "x")]
+            vec![
+                container("aa11", "ff01", "train"),
+                container("aa22", "ff02", "aa1"),
+                container("bb", "ee", "x"),
+            ]
         };
         let find = |what: &str| super::find(all(), what, &host);
-        for (what, id) in [("train", "aa11"), ("aa2", "aa22"), ("FF01", "aa11"), ("b", "bb"), ("e", "bb")] {
+        for (what, id) in
+            [("train", "aa11"), ("aa2", "aa22"), ("FF01", "aa11"), ("b", "bb"), ("e", "bb")]
+        {
             assert_eq!(find(what).unwrap().container.id, id, "{what}");
         }
         // A name goes before the beginning of an id.

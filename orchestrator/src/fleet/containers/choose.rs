@@ -48,7 +48,11 @@ impl Wish {
     ///
     /// # Errors
     /// The host has not these GPUs, or not so many.
-    pub fn on(&self, host: &HostName, facts: Option<&HostFacts>) -> Result<GpuRequest, ContainerError> {
+    pub fn on(
+        &self,
+        host: &HostName,
+        facts: Option<&HostFacts>,
+    ) -> Result<GpuRequest, ContainerError> {
         let devices = facts.map(|facts| facts.gpus.devices.as_slice()).unwrap_or_default();
         match self {
             Self::Nothing => Ok(GpuRequest::none()),
@@ -121,8 +125,6 @@ pub fn rank(
             }
         }
     }
-    fitting.sort_by(|a, b| {
-        (a.0, a.1, a.2, &a.3.name).cmp(&(b.0, b.1, b.2, &b.3.name))
-    });
+    fitting.sort_by(|a, b| (a.0, a.1, a.2, &a.3.name).cmp(&(b.0, b.1, b.2, &b.3.name)));
     (fitting.into_iter().map(|(.., spec)| spec).collect(), others)
 }

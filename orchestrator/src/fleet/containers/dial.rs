@@ -97,8 +97,8 @@ impl SocketDial {
         };
         // Output goes through the runner where that is possible: the relay has a window of its
         // own, and an SSH channel has none that a slow reader could use.
-        let relayed = self.way == Way::Relayed
-            || (lane == Lane::Output && connections.artifact.is_some());
+        let relayed =
+            self.way == Way::Relayed || (lane == Lane::Output && connections.artifact.is_some());
         if !relayed {
             let opened = link.open_socket(&self.socket).await;
             let stream = opened.map_err(|error| told(error.reason(), error.hint(), error))?;
@@ -143,5 +143,10 @@ fn told(
     let mut chain = vec![error.to_string()];
     chain.extend(causes(&error));
     tracing::debug!(error = %chain.join(": "), "no stream to the engine");
-    DialError { what: "cannot reach the container engine".to_owned(), reason, hint, source: Some(Box::new(error)) }
+    DialError {
+        what: "cannot reach the container engine".to_owned(),
+        reason,
+        hint,
+        source: Some(Box::new(error)),
+    }
 }

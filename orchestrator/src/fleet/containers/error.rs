@@ -81,7 +81,9 @@ impl ContainerError {
             Self::Link(error) => error.reason(),
             Self::Engine(error) => error.reason(),
             Self::Lease(LeaseError::Store(_)) | Self::Store(_) => Reason::Store,
-            Self::Lease(LeaseError::UnknownHost(_)) | Self::Plan(_) | Self::Auth(_) => Reason::Input,
+            Self::Lease(LeaseError::UnknownHost(_)) | Self::Plan(_) | Self::Auth(_) => {
+                Reason::Input
+            }
             Self::Lease(_) | Self::Gpus(_) => Reason::Lease,
             Self::NoHostFits(_) => Reason::NoHostFits,
             Self::NotFound { .. } | Self::Ambiguous { .. } => Reason::Container,
@@ -133,9 +135,7 @@ impl ContainerError {
     /// Whether another host may do what this one did not.
     #[must_use]
     pub fn is_of_the_host(&self) -> bool {
-        matches!(
-            self,
-            Self::Link(_) | Self::Lease(_) | Self::Gpus(_) | Self::Plan(_)
-        ) || matches!(self, Self::Engine(docker::Error::Dial(_)))
+        matches!(self, Self::Link(_) | Self::Lease(_) | Self::Gpus(_) | Self::Plan(_))
+            || matches!(self, Self::Engine(docker::Error::Dial(_)))
     }
 }

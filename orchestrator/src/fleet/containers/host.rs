@@ -61,7 +61,8 @@ impl HostEngine {
                 return Err(error);
             }
         };
-        let dial = SocketDial { connections: Arc::clone(&connections), socket: socket.clone(), way };
+        let dial =
+            SocketDial { connections: Arc::clone(&connections), socket: socket.clone(), way };
         match Engine::connect(Arc::new(dial)).await {
             Ok(engine) => Ok(Self { engine, spec: spec.clone(), socket, connections }),
             Err(error) => {
@@ -136,7 +137,7 @@ async fn locate(connections: &Connections) -> Result<(String, Way), ContainerErr
     let way = match connections.control.open_socket(&socket).await {
         Ok(_works) => Way::Forwarded,
         Err(_) => {
-            tracing::info!(
+            tracing::debug!(
                 host = %connections.spec.name, %socket,
                 "sshd does not connect to the socket: going through the runner"
             );

@@ -263,16 +263,27 @@ impl Attempt<'_> {
             gpus: lease.gpus.clone(),
             deadline_ms,
         };
-        let ended = self.created(lease, &started, timeout, sink).await;
-        if ended.is_err() || (plan.remove && !plan.detached) {
-            // In most cases the engine has it; what is left the next contact removes.
-            let force = ended.is_err();
-            if let Err(error) = self.host.engine.remove(&started.container, force).await {
-                tracing::warn!(error = %words(&error.into()), "the container was not removed");
-                return ended.map_err(|error| (error, Left::Unknown));
-            }
+        let mut ran = false;
+        let ended = self.created(lease, &started, timeout, sink, &mut ran).await;
+        let cleared = self.clear(&started, ended.is_err(), ran).await;
+        if let Err(error) = cleared {
+            tracing::warn!(error = %words(&error.into()), "what is left of the container stays");
+            return ended.map_err(|error| (error, Left::Unknown));
         }
         ended.map_err(nothing)
+    }
+
+    /// Takes away what shall not stay: a container that never ran, and one that was to be removed.
+    /// After a failure none is left running.
+    async fn clear(&self, started: &Started, failed: bool, ran: bool) -> Result<(), docker::Error> {
+        let (engine, plan) = (&self.host.engine, self.ruled.plan());
+        if failed && ran {
+            engine.stop(&started.container, self.options.grace).await?;
+        }
+        if (failed && !ran) || (plan.remove && !plan.detached) {
+            engine.remove(&started.container, failed).await?;
+        }
+        Ok(())
     }
 
     async fn created(
@@ -281,6 +292,7 @@ impl Attempt<'_> {
         started: &Started,
         timeout: Option<Duration>,
         sink: Option<&mut dyn Sink>,
+        ran: &mut bool,
     ) -> Result<Ended, ContainerError> {
         let engine = &self.host.engine;
         let bound = self.fleet.store.bind_lease(&lease.id, &started.container, Some(in_ms(LEASE)));
@@ -290,6 +302,7 @@ impl Attempt<'_> {
         }
         let Some(sink) = sink else {
             engine.start(&started.container).await?;
+            *ran = true;
             self.started(lease, started).await?;
             return Ok(Ended {
                 started: started.clone(),
@@ -309,6 +322,7 @@ impl Attempt<'_> {
             hold.release().await;
             return Err(error.into());
         }
+        *ran = true;
         self.started(lease, started).await?;
         let mut life = Life { attempt: self, lease, started, stopped: None, hold: Some(hold) };
         let exit_code = life.live(output, sink, timeout).await?;
@@ -401,9 +415,9 @@ impl Life<'_> {
         let mut pump = pin!(pump(output, sink));
         let mut wait = pin!(engine.wait(id));
         let mut over = pin!(after(timeout));
-        let mut late = pin!(futures_util::future::Either::Left(std::future::pending::<()>()));
+        let mut late = pin!(after(None));
         let mut stopping: Option<BoxFuture<'_, Result<(), docker::Error>>> = None;
-        let (mut pumped, mut exit_code) = (false, None);
+        let (mut pumped, mut hurried, mut exit_code) = (false, false, None);
         let mut broken = None;
         while exit_code.is_none() || !pumped {
             // Cancel safety: every branch is kept, or a plain wait.
@@ -421,10 +435,14 @@ impl Life<'_> {
                 result = &mut wait, if exit_code.is_none() => {
                     exit_code = Some(result?.status_code);
                     if self.stopped.is_some() || broken.is_some() {
-                        late.set(futures_util::future::Either::Right(Box::pin(
-                            tokio::time::sleep(LAST_OUTPUT),
-                        )));
+                        late.set(after(Some(LAST_OUTPUT)));
+                        hurried = true;
                     }
+                }
+                // It has ended, and the user wants no more of what it wrote.
+                () = self.attempt.cancel.cancelled(), if exit_code.is_some() && !hurried => {
+                    late.set(after(Some(Duration::ZERO)));
+                    hurried = true;
                 }
                 () = self.attempt.cancel.cancelled(), if self.stopped.is_none() && exit_code.is_none() => {
                     self.stop(Stop::Interrupted).await?;
@@ -449,10 +467,6 @@ impl Life<'_> {
                     }
                 }
                 () = &mut late => break,
-            }
-            if exit_code.is_some() && self.attempt.cancel.is_cancelled() && !pumped {
-                // The container is gone, and the user wants no more of what it wrote.
-                break;
             }
         }
         self.hold = hold;

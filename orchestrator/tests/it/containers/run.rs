@@ -31,9 +31,28 @@ async fn a_container_gets_what_was_asked_for_and_no_more() {
                   2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/pids/pids.max";
     place.operator.write("vars", "# comment\nB=two words\n");
     let arguments = [
-        "--rm", "--env", "A=one=1", "--env-file", "vars", "--user", "1000:1000", "--workdir", "/tmp",
-        "--read-only", "--memory", "64M", "--pids", "50", "--cpus", "0.5", "--network", "none", "--",
-        "sh", "-c", script,
+        "--rm",
+        "--env",
+        "A=one=1",
+        "--env-file",
+        "vars",
+        "--user",
+        "1000:1000",
+        "--workdir",
+        "/tmp",
+        "--read-only",
+        "--memory",
+        "64M",
+        "--pids",
+        "50",
+        "--cpus",
+        "0.5",
+        "--network",
+        "none",
+        "--",
+        "sh",
+        "-c",
+        script,
     ];
     let ran = place.run(&arguments).await.expect(0);
     let lines: Vec<&str> = ran.stdout.lines().collect();
@@ -156,7 +175,10 @@ async fn what_the_engine_refuses_is_told_and_nothing_is_left() {
     let place = Place::deployed().await;
     let missing = ["run", "gpu-01", "--image", "orch-it/absent:1", "--pull", "never", "--", "true"];
     let refused = place.operator.run(missing).await.expect(125);
-    assert!(refused.stderr.contains("the image orch-it/absent:1 is not on the host"), "{refused:?}");
+    assert!(
+        refused.stderr.contains("the image orch-it/absent:1 is not on the host"),
+        "{refused:?}"
+    );
     let refused = place.run(&["--rm", "--", "/no/such/program"]).await.expect(125);
     assert!(refused.stderr.contains("cannot start the container"), "{refused:?}");
     place.assert_nothing_left().await;

@@ -31,7 +31,10 @@ pub fn to_runner() -> Vec<(&'static str, ToRunner)> {
             }),
         ),
         ("continue_release", round(Round::Release {})),
-        ("request_dial", ToRunner::Request { id, unit: Unit::Dial { socket: "/run/x.sock".into() } }),
+        (
+            "request_dial",
+            ToRunner::Request { id, unit: Unit::Dial { socket: "/run/x.sock".into() } },
+        ),
         (
             "request_hold",
             ToRunner::Request {
