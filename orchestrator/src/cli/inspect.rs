@@ -24,10 +24,6 @@ pub async fn run(app: &App<'_>, args: Args) -> Result<Exit, Failure> {
     let (_, whole) = inspected.map_err(|error| {
         failed(&format!("cannot look at the container {}", args.container), error)
     })?;
-    app.report.json(&whole);
-    if !app.report.is_json() {
-        // JSON has no control characters of its own in it: they are escaped.
-        app.report.result(&serde_json::to_string_pretty(&whole).unwrap_or_default());
-    }
+    app.report.document(&whole);
     Ok(Exit::Ok)
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the file that prints")]
 
 use std::error::Error as StdError;
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use futures_util::FutureExt as _;
@@ -14,7 +15,7 @@ use super::failure::Failure;
 use crate::docker::OutputStream;
 use crate::error_chain::causes;
 use crate::fleet::containers::Sink;
-use crate::printable::printable;
+use crate::printable::{is_format, printable};
 
 /// `--color`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -131,11 +132,16 @@ impl Report {
     /// One JSON value on one line; nothing unless `--json`.
     pub fn json(&self, value: &impl Serialize) {
         if self.json {
-            match serde_json::to_string(value) {
-                Ok(text) => write_stdout(&format!("{text}\n")),
-                Err(error) => eprintln!("error: cannot write JSON: {error}"),
-            }
+            write_json(serde_json::to_string(value));
         }
+    }
+
+    /// A document of JSON that is the result also for people.
+    pub fn document(&self, value: &impl Serialize) {
+        write_json(match self.json {
+            true => serde_json::to_string(value),
+            false => serde_json::to_string_pretty(value),
+        });
     }
 
     /// A word to the user beside the result: silent with `--quiet`.
@@ -335,6 +341,28 @@ impl Sink for JsonSink {
         }
         .boxed()
     }
+}
+
+fn write_json(text: serde_json::Result<String>) {
+    match text {
+        Ok(text) => write_stdout(&format!("{}\n", tamed(&text))),
+        Err(error) => eprintln!("error: cannot write JSON: {error}"),
+    }
+}
+
+/// JSON with every character escaped that a terminal acts on or that is not seen. RFC 8259 lets
+/// those from U+007F on stand as they are; only strings can have them.
+fn tamed(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        if (c.is_control() && c != '\n') || is_format(c) {
+            // All of them are in the basic plane.
+            let _always = write!(text, "\\u{:04x}", u32::from(c));
+        } else {
+            text.push(c);
+        }
+    }
+    text
 }
 
 /// A closed pipe (`| head`) is the reader's wish and no error.

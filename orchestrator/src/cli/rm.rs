@@ -6,6 +6,7 @@ use super::app::App;
 use super::containers::{RunnerArgs, failed, reach};
 use super::failure::{Exit, Failure};
 use crate::fleet::containers::remove_container;
+use crate::printable::printable;
 
 /// Remove a container that has ended
 #[derive(Debug, clap::Args)]
@@ -31,6 +32,6 @@ pub async fn run(app: &App<'_>, args: Args) -> Result<Exit, Failure> {
     app.report.json(&json!({
         "ok": true, "host": host, "id": found.id, "container": found.container.id,
     }));
-    app.report.result(&format!("{host}/{} is removed", found.container.name()));
+    app.report.result(&format!("{host}/{} is removed", printable(found.container.name())));
     Ok(Exit::Ok)
 }

@@ -9,6 +9,7 @@ use super::containers::{RunnerArgs, failed, reach};
 use super::failure::{Exit, Failure};
 use crate::config::duration;
 use crate::fleet::containers::stop_container;
+use crate::printable::printable;
 
 /// Stop a container: TERM, the grace time, KILL
 #[derive(Debug, clap::Args)]
@@ -33,6 +34,6 @@ pub async fn run(app: &App<'_>, args: Args) -> Result<Exit, Failure> {
     app.report.json(&json!({
         "ok": true, "host": host, "id": found.id, "container": found.container.id,
     }));
-    app.report.result(&format!("{host}/{} is stopped", found.container.name()));
+    app.report.result(&format!("{host}/{} is stopped", printable(found.container.name())));
     Ok(Exit::Ok)
 }

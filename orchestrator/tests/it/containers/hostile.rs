@@ -65,7 +65,8 @@ fn clear_failure(finished: &Finished, what: &str) {
 #[track_caller]
 fn harmless(finished: &Finished) {
     for text in [&finished.stdout, &finished.stderr] {
-        let bad = text.chars().find(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t'));
+        let acts = |c: char| (c.is_control() && c != '\n') || orchestrator::printable::is_format(c);
+        let bad = text.chars().find(|c| acts(*c));
         assert_eq!(bad, None, "{finished:?}");
     }
 }
@@ -138,22 +139,33 @@ async fn frames_that_are_none_end_the_stream_with_an_error() {
     }
 }
 
+/// What the Engine may call a container: of the length of "innocent-name-of-a-container-0", which it
+/// stands for.
+const NAME: &str = "innocent-name-of-a-container-0";
+const LIE: &str = "\\u001b[2J\u{9b}2J\u{7f}\u{202e}\\u0007name-of";
+
 #[tokio::test]
 async fn names_of_containers_are_harmless_in_tables_and_raw_in_the_stream_alone() {
-    let lie = Tampering::Replaced("innocent-name", "\\u001b[2Jname");
-    let hostile = Hostile::new("/json", lie).await;
+    let hostile = Hostile::new("/json", Tampering::Replaced(NAME, LIE)).await;
     // What the container prints is its own.
     let script = "printf '\\033[31mred\\377\\n'";
-    let arguments = Site::arguments(&["--name", "innocent-name"], &["sh", "-c", script]);
-    let ran = hostile.operator.run(arguments).await;
+    let ran = hostile.operator.run(Site::arguments(&["--name", NAME], &["sh", "-c", script])).await;
     assert!(ran.stdout.contains("\u{1b}[31mred"), "{ran:?}");
-    for listed in [
-        vec!["ps"],
-        vec!["ps", "--all"],
-        vec!["ps", "--json"],
-        vec!["inspect", "gpu-01/innocent-name"],
-    ] {
-        harmless(&hostile.operator.run(listed).await);
+    let rows = hostile.operator.run(["ps", "--all", "--json"]).await.expect(0);
+    let id = rows.json_lines()[0][0]["container"]["id"].as_str().unwrap().to_owned();
+    let mut seen = String::new();
+    for verb in
+        [&["ps", "--all"][..], &["ps", "--all", "--json"], &["inspect"], &["inspect", "--json"]]
+    {
+        let named = verb.contains(&"inspect").then_some(id.as_str());
+        let finished = hostile.operator.run(verb.iter().copied().chain(named)).await.expect(0);
+        harmless(&finished);
+        seen += &finished.stdout;
     }
-    Engine::shared().docker(["rm", "--force", "innocent-name"]);
+    for verb in ["stop", "rm"] {
+        let finished = hostile.operator.run([verb, &id]).await.expect(0);
+        harmless(&finished);
+        seen += &finished.stdout;
+    }
+    assert!(seen.matches("name-of").count() >= 6 && !seen.contains(NAME), "{seen}");
 }
