@@ -8,6 +8,7 @@
 
 mod claim;
 pub mod deploy;
+pub mod grants;
 mod link;
 mod outcome;
 mod purge;

@@ -70,6 +70,8 @@ reasons! {
     ClaimMismatch = "claim_mismatch",
     /// Another operation holds the lock.
     Locked = "locked",
+    /// There are as many of something as the configuration allows.
+    Limit = "limit",
     /// The host failed repeatedly and is left alone for a while.
     CircuitOpen = "circuit_open",
     /// The command line, the fleet file or the configuration is wrong.
