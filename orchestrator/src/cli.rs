@@ -5,16 +5,20 @@ mod app;
 mod audit;
 mod check;
 mod completions;
+mod config;
 mod demo;
 mod deploy;
 mod failure;
+mod grants;
 mod hosts;
 mod init;
 mod live;
 mod logging;
 mod passphrase;
 mod report;
+mod serve;
 mod settings;
+mod token;
 mod verify;
 mod verify_proof;
 
@@ -75,7 +79,11 @@ enum Verb {
     Hosts(hosts::Args),
     Verify(verify::Args),
     VerifyProof(verify_proof::Args),
+    Serve(serve::Args),
+    Grants(grants::Args),
     Audit(audit::Args),
+    Config(config::Args),
+    Token(token::Args),
     Completions(completions::Args),
 }
 
@@ -148,7 +156,11 @@ async fn dispatch(app: &App<'_>, verb: Verb) -> Result<Exit, Failure> {
         Verb::Hosts(args) => hosts::run(app, args).await,
         Verb::Verify(args) => verify::run(app, args).await,
         Verb::VerifyProof(args) => verify_proof::run(app, &args),
+        Verb::Serve(args) => serve::run(app, args).await,
+        Verb::Token(args) => token::run(app, &args),
+        Verb::Grants(args) => grants::run(app, args).await,
         Verb::Audit(args) => audit::run(app, args).await,
+        Verb::Config(args) => config::run(app, args),
         Verb::Completions(args) => completions::run(app, &args),
     }
 }

@@ -1,25 +1,30 @@
 //! The orchestrator: runs a fleet of GPU hosts over plain SSH.
 
+pub mod api;
 pub mod cli;
 pub mod config;
 pub mod embedded_host;
 pub mod error_chain;
 pub mod fleet;
 pub mod fleet_file;
+pub mod grants;
 pub mod hex;
 pub mod host_spec;
 pub mod host_state;
 pub mod ids;
 pub mod import;
 pub mod init;
+pub mod log_file;
 pub mod pow;
 pub mod printable;
 pub mod reason;
 pub mod render;
 pub mod retry;
 pub mod runner;
+pub mod service;
 pub mod signing_key;
 pub mod ssh;
 pub mod store;
+pub mod token;
 pub mod toml_text;
 pub mod transport;

@@ -92,6 +92,12 @@ impl Failure {
         self
     }
 
+    /// Makes it the failure of one who finds a lock held by another.
+    pub fn lock_held(&mut self) {
+        self.reason = Reason::Locked;
+        self.exit = Exit::Locked;
+    }
+
     /// The exit status it means.
     #[must_use]
     pub fn exit(&self) -> Exit {

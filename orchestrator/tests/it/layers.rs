@@ -6,13 +6,26 @@ use std::path::{Path, PathBuf};
 /// From the top down: a module may use what stands below it, and itself.
 const LAYERS: &[&[&str]] = &[
     &["cli"],
+    &["service"],
+    &["api"],
     &["fleet"],
-    &["runner", "ssh", "store", "embedded_host", "init", "import"],
+    &["runner", "ssh", "store", "embedded_host", "init", "import", "grants"],
     &["pow"],
     &["signing_key"],
     &["transport", "fleet_file", "config"],
     &["toml_text", "host_spec"],
-    &["ids", "host_state", "reason", "printable", "hex", "render", "retry", "error_chain"],
+    &[
+        "ids",
+        "host_state",
+        "reason",
+        "printable",
+        "hex",
+        "render",
+        "retry",
+        "error_chain",
+        "log_file",
+        "token",
+    ],
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

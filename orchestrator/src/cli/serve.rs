@@ -1,0 +1,236 @@
+//! `orchestrator serve`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::app::App;
+use super::config::{findings, tell};
+use super::failure::{Exit, Failure};
+use super::settings;
+use crate::api::{Access, ApiParts, ApiState, Health, ListenLimits, metrics_router, router};
+use crate::host_spec::HostSpec;
+use crate::service::{Instance, InstanceError, reconcile_all};
+use crate::store::NewEvent;
+
+/// Connections of the operator API at a time: a few people and their tools.
+const API_CONNECTIONS: usize = 256;
+
+/// Run as a service: operator API, dashboard, metrics, and looking after grants
+///
+/// Stops at SIGTERM or Ctrl-C, after open requests have ended. At SIGHUP it reads the
+/// configuration again and takes over log levels. One process serves a database; a second one
+/// says who does and ends with exit status 6.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Print a systemd unit for this command, and serve nothing
+    #[arg(long)]
+    print_unit: bool,
+}
+
+pub async fn run(app: &App<'_>, args: Args) -> Result<Exit, Failure> {
+    if args.print_unit {
+        return print_unit(app);
+    }
+    let findings = findings::of(&app.settings);
+    tell(app, &findings);
+    if findings.iter().any(|finding| finding.severity == findings::Severity::Error) {
+        return Err(Failure::user("the configuration cannot be served")
+            .hint("`orchestrator config validate` looks at it again"));
+    }
+    let store = app.store().await?.clone();
+    let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let instance = Instance::take(&store, &machine).await.map_err(instance_failure)?;
+    let (health, published) = watch::channel(Health::default());
+    let config = &app.config;
+    let (host, port) = (config.operator_api.host, config.operator_api.port);
+    let api = bind(host, port, "operator_api.port").await?;
+    let state = ApiState::new(ApiParts {
+        store: store.clone(),
+        access: access(app)?,
+        metrics: config.metrics.clone(),
+        health: published,
+        max_event_streams: config.operator_api.max_event_streams,
+        cancel: app.cancel.clone(),
+    });
+    let metrics = match &config.metrics.prometheus {
+        Some(own) if config.metrics.enabled => {
+            let listener = bind(own.host, own.port, "metrics.prometheus.port").await?;
+            Some((listener, metrics_router(state.clone(), &own.path)))
+        }
+        _ => None,
+    };
+    let addresses = json!({
+        "operator_api": address(&api.1),
+        "metrics": metrics.as_ref().map(|(listener, _)| address(&listener.1)),
+    });
+    let event = |kind| NewEvent { kind, host: None, detail: addresses.clone() };
+    store.append_events(&app.actor, &[event("serve.started")]).await?;
+    app.report.json(&json!({ "event": "ready", "listeners": addresses }));
+    app.report.note(&format!("operator API and dashboard: http://{}/", address(&api.1)));
+    if let Some((listener, _)) = &metrics {
+        app.report.note(&format!("metrics: http://{}", address(&listener.1)));
+    }
+    if config.bittensor.skip_registration {
+        app.report.note("no chain: `skip_registration` is set");
+    }
+    let limits = ListenLimits { connections: API_CONNECTIONS };
+    let serve_api = crate::api::serve(api.0, router(state), limits, app.cancel.clone());
+    let serve_metrics = async {
+        if let Some((listener, router)) = metrics {
+            crate::api::serve(listener.0, router, limits, app.cancel.clone()).await;
+        }
+    };
+    // Each ends with the token; the lease ends the rest when somebody else has it.
+    let mut lost = false;
+    let keep = async {
+        // Cancel safety: both are waits and single statements.
+        tokio::select! {
+            () = app.cancel.cancelled() => {}
+            () = instance.keep() => {
+                lost = true;
+                app.cancel.cancel();
+            }
+        }
+    };
+    let grants = look_after_grants(app, &health);
+    let ((), (), (), (), ()) =
+        tokio::join!(serve_api, serve_metrics, keep, grants, reload_at_hangup(app));
+    store.append_events(&app.actor, &[event("serve.stopped")]).await?;
+    instance.give_back().await;
+    if lost {
+        let mut failure = Failure::user("another process has taken over this database")
+            .hint("one `orchestrator serve` is enough for a database");
+        failure.lock_held();
+        return Err(failure);
+    }
+    app.report.note("stopped");
+    Ok(Exit::Ok)
+}
+
+/// Takes expired and revoked grants out of the hosts, again and again.
+async fn look_after_grants(app: &App<'_>, health: &watch::Sender<Health>) {
+    const NAME: &str = "grants";
+    let round = async || -> Result<(usize, Vec<String>), Failure> {
+        let records = app.store().await?.hosts().await?;
+        let specs: Vec<HostSpec> = records.into_iter().map(|record| record.spec).collect();
+        let fleet = app.fleet(&specs, false).await?;
+        Ok(reconcile_all(&fleet, &specs).await)
+    };
+    loop {
+        // Cancel safety: what was begun on a host is done by the next round, or the next service.
+        let done = tokio::select! {
+            done = round() => done,
+            () = app.cancel.cancelled() => return,
+        };
+        health.send_modify(|health| match &done {
+            Ok((due, failed)) if failed.is_empty() => {
+                health.set(NAME, true, format!("{due} hosts had grants to end"));
+            }
+            Ok((_, failed)) => {
+                let hosts = crate::fleet_file::range::compress(failed.iter().map(String::as_str));
+                health.set(NAME, false, format!("grants are still on {hosts}"));
+            }
+            Err(failure) => health.set(NAME, false, failure.what.clone()),
+        });
+        tokio::select! {
+            () = tokio::time::sleep(app.config.ssh_session.key_cleanup_interval) => {}
+            () = app.cancel.cancelled() => return,
+        }
+    }
+}
+
+/// Reads the configuration again at each SIGHUP. One that is wrong changes nothing.
+async fn reload_at_hangup(app: &App<'_>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else {
+        tracing::error!("cannot listen for SIGHUP");
+        return;
+    };
+    loop {
+        // Cancel safety: the receiver keeps a signal that came meanwhile.
+        tokio::select! {
+            _ = hangup.recv() => {}
+            () = app.cancel.cancelled() => return,
+        }
+        match settings::read(app.config_file.clone(), &app.environment.home) {
+            Ok(settings) => {
+                app.logs.reload(&settings.config().logging);
+                tracing::info!("the configuration was read again: log levels were taken over");
+            }
+            Err(failure) => {
+                let cause = failure.source.as_ref().map(ToString::to_string).unwrap_or_default();
+                tracing::error!(cause, "the configuration was read again and is not used");
+            }
+        }
+    }
+}
+
+fn access(app: &App<'_>) -> Result<Access, Failure> {
+    let required = findings::token_required(&app.settings);
+    let secret = findings::secret(&app.settings)
+        .map_err(|error| Failure::user("cannot use the secret of tokens").because(error))?;
+    Ok(Access::new(secret, required))
+}
+
+async fn bind(host: IpAddr, port: u16, key: &str) -> Result<(TcpListener, SocketAddr), Failure> {
+    let wanted = SocketAddr::new(host, port);
+    let bound = async {
+        let listener = TcpListener::bind(wanted).await?;
+        let address = listener.local_addr()?;
+        Ok::<_, std::io::Error>((listener, address))
+    };
+    bound.await.map_err(|error| {
+        Failure::user(format!("cannot listen on {wanted}"))
+            .because(error)
+            .hint(format!("`{key}` of the configuration says where"))
+    })
+}
+
+/// The address as a client writes it: one that stands for all is this machine.
+fn address(bound: &SocketAddr) -> String {
+    bound.to_string()
+}
+
+fn instance_failure(error: InstanceError) -> Failure {
+    let held = matches!(error, InstanceError::HeldHere { .. } | InstanceError::HeldElsewhere(_));
+    let mut failure = Failure::user("cannot serve").because(error);
+    if held {
+        failure.lock_held();
+        return failure
+            .hint("stop that process first; the lease of one that died ends within half a minute");
+    }
+    failure
+}
+
+fn print_unit(app: &App<'_>) -> Result<Exit, Failure> {
+    let failed = |error| Failure::user("cannot make the unit").because(error);
+    let program = std::env::current_exe().map_err(failed)?;
+    let directory = std::env::current_dir().map_err(failed)?;
+    let config = app.config_file.as_ref().map(std::path::absolute).transpose().map_err(failed)?;
+    let word = |path: &std::path::Path| systemd_word(&path.to_string_lossy());
+    let unit = crate::render::render(
+        crate::render::SERVE_UNIT,
+        json!({
+            "program": word(&program),
+            "config": config.as_deref().map(word),
+            "directory": directory.to_string_lossy().replace('%', "%%"),
+        }),
+    )
+    .map_err(|error| Failure::user("cannot make the unit").because(error))?;
+    app.report.raw(&unit);
+    Ok(Exit::Ok)
+}
+
+/// A word of a command line as systemd reads it (systemd.service(5), systemd.unit(5)).
+fn systemd_word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-');
+    if text.chars().all(plain) {
+        return text.to_owned();
+    }
+    let escaped =
+        text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%").replace('$', "$$");
+    format!("\"{escaped}\"")
+}

@@ -1,0 +1,11 @@
+//! The parts of the long-running service: the lock that there is one of it, and its loops.
+//!
+//! Each loop is a reconciler: it looks at what is, does what is to be done, publishes how that
+//! went, and never gives up. All of them end with one token. What must *not* be here: printing, the
+//! environment, HTTP.
+
+mod grants;
+mod instance;
+
+pub use grants::reconcile_all;
+pub use instance::{Instance, InstanceError};
