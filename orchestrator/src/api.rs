@@ -92,7 +92,7 @@ impl ApiState {
 type Route = (&'static str, fn() -> MethodRouter<ApiState>);
 
 /// Every route there is.
-const ROUTES: [Route; 15] = [
+const ROUTES: [Route; 17] = [
     ("/", || get(dashboard::page)),
     ("/dashboard.css", || get(dashboard::style)),
     ("/health", || get(health::ready)),
@@ -107,6 +107,8 @@ const ROUTES: [Route; 15] = [
     ("/api/v1/proofs", || get(listings::proofs)),
     ("/api/v1/grants", || get(listings::grants)),
     ("/api/v1/grants/{id}", || get(listings::grant)),
+    ("/api/v1/sweeps", || get(listings::sweeps)),
+    ("/api/v1/leases", || get(listings::leases)),
     ("/api/v1/events", || get(events::events)),
 ];
 

@@ -18,6 +18,7 @@ mod passphrase;
 mod report;
 mod serve;
 mod settings;
+mod sweep;
 mod token;
 mod verify;
 mod verify_proof;
@@ -77,6 +78,7 @@ enum Verb {
     Check(check::Args),
     Deploy(deploy::Args),
     Hosts(hosts::Args),
+    Sweep(Box<sweep::Args>),
     Verify(verify::Args),
     VerifyProof(verify_proof::Args),
     Serve(serve::Args),
@@ -154,6 +156,7 @@ async fn dispatch(app: &App<'_>, verb: Verb) -> Result<Exit, Failure> {
         Verb::Check(args) => check::run(app, args).await,
         Verb::Deploy(args) => deploy::run(app, args).await,
         Verb::Hosts(args) => hosts::run(app, args).await,
+        Verb::Sweep(args) => sweep::run(app, *args).await,
         Verb::Verify(args) => verify::run(app, args).await,
         Verb::VerifyProof(args) => verify_proof::run(app, &args),
         Verb::Serve(args) => serve::run(app, args).await,

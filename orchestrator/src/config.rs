@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::toml_text::{self, Diagnostics, Problems, ReadError};
 
+mod alerts;
 mod database;
 pub mod duration;
 mod executors;
@@ -19,8 +20,10 @@ mod keys;
 mod read;
 mod secret;
 mod sections;
+mod sweep;
 
 pub use crate::toml_text::Diagnostic;
+pub use alerts::AlertsConfig;
 pub use database::{DatabaseUrl, InvalidDatabaseUrl, StatePlaces};
 pub use executors::Executor;
 pub use keys::Variables;
@@ -30,6 +33,7 @@ pub use sections::{
     MetricsConfig, Network, OperatorApiConfig, PrometheusConfig, RateLimit, SecurityConfig,
     ServerConfig, SshConfig, SshSessionConfig, Strategy, ValidatorAssignment, ValidatorComms,
 };
+pub use sweep::SweepConfig;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +73,10 @@ pub struct Config {
     pub validator_assignment: ValidatorAssignment,
     /// `[ssh]`.
     pub ssh: SshConfig,
+    /// `[sweep]`.
+    pub sweep: SweepConfig,
+    /// `[alerts]`.
+    pub alerts: AlertsConfig,
 }
 
 /// Where a value comes from.

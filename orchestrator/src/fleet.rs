@@ -1,4 +1,4 @@
-//! Operations over hosts: deploy, trust, purge, verify.
+//! Operations over hosts: deploy, trust, purge, verify, sweep.
 //!
 //! Each host is one task, and its partial failure is data: a [`HostOutcome`], never an error of
 //! the whole. A host's task owns its connection, its runner session and what it records; when it
@@ -12,6 +12,7 @@ pub mod grants;
 mod link;
 mod outcome;
 mod purge;
+pub mod sweep;
 mod trust;
 pub mod verify;
 

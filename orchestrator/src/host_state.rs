@@ -34,6 +34,9 @@ pub enum HostEvent {
     FoundFaulty,
     /// Not reached.
     NotReached,
+    /// Looked at, and what was seen is not certain yet: a trouble that may pass, or a good moment of
+    /// a host that was not well.
+    Suspected,
     /// A lease took its GPUs.
     LeaseTaken,
     /// Its last lease ended.
@@ -65,7 +68,7 @@ impl HostState {
         match (self, event) {
             (_, HostEvent::Drain) => Self::Draining,
             (Self::Draining | Self::Quarantined, HostEvent::Resume) => Self::Unknown,
-            (state, HostEvent::Resume) => state,
+            (state, HostEvent::Resume | HostEvent::Suspected) => state,
             (Self::Draining, _) => Self::Draining,
             (Self::Quarantined, _) | (_, HostEvent::FailedTooOften) => Self::Quarantined,
             // Neither a good nor a faulty finding ends a lease: its holder does.
@@ -120,10 +123,11 @@ mod tests {
     use super::HostEvent::*;
     use super::HostState::{self, *};
 
-    const EVENTS: [super::HostEvent; 8] = [
+    const EVENTS: [super::HostEvent; 9] = [
         FoundWell,
         FoundFaulty,
         NotReached,
+        Suspected,
         LeaseTaken,
         LeaseReleased,
         FailedTooOften,
@@ -132,17 +136,53 @@ mod tests {
     ];
 
     /// One row for each state, one column for each event in the order of `EVENTS`.
-    const TABLE: [(HostState, [HostState; 8]); 7] = [
-        (Unknown, [Ready, Degraded, Unreachable, Leased, Unknown, Quarantined, Draining, Unknown]),
-        (Ready, [Ready, Degraded, Unreachable, Leased, Ready, Quarantined, Draining, Ready]),
-        (Leased, [Leased, Leased, Unreachable, Leased, Ready, Quarantined, Draining, Leased]),
+    const TABLE: [(HostState, [HostState; 9]); 7] = [
+        (
+            Unknown,
+            [
+                Ready,
+                Degraded,
+                Unreachable,
+                Unknown,
+                Leased,
+                Unknown,
+                Quarantined,
+                Draining,
+                Unknown,
+            ],
+        ),
+        (Ready, [Ready, Degraded, Unreachable, Ready, Leased, Ready, Quarantined, Draining, Ready]),
+        (
+            Leased,
+            [Leased, Leased, Unreachable, Leased, Leased, Ready, Quarantined, Draining, Leased],
+        ),
         (
             Degraded,
-            [Ready, Degraded, Unreachable, Leased, Degraded, Quarantined, Draining, Degraded],
+            [
+                Ready,
+                Degraded,
+                Unreachable,
+                Degraded,
+                Leased,
+                Degraded,
+                Quarantined,
+                Draining,
+                Degraded,
+            ],
         ),
         (
             Unreachable,
-            [Ready, Degraded, Unreachable, Leased, Unreachable, Quarantined, Draining, Unreachable],
+            [
+                Ready,
+                Degraded,
+                Unreachable,
+                Unreachable,
+                Leased,
+                Unreachable,
+                Quarantined,
+                Draining,
+                Unreachable,
+            ],
         ),
         (
             Quarantined,
@@ -153,11 +193,18 @@ mod tests {
                 Quarantined,
                 Quarantined,
                 Quarantined,
+                Quarantined,
                 Draining,
                 Unknown,
             ],
         ),
-        (Draining, [Draining, Draining, Draining, Draining, Draining, Draining, Draining, Unknown]),
+        (
+            Draining,
+            [
+                Draining, Draining, Draining, Draining, Draining, Draining, Draining, Draining,
+                Unknown,
+            ],
+        ),
     ];
 
     #[test]

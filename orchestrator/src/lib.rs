@@ -1,6 +1,8 @@
 //! The orchestrator: runs a fleet of GPU hosts over plain SSH.
 
+pub mod alerts;
 pub mod api;
+pub mod chain;
 pub mod cli;
 pub mod config;
 pub mod embedded_host;
@@ -15,6 +17,7 @@ pub mod ids;
 pub mod import;
 pub mod init;
 pub mod log_file;
+pub mod metagraph_cache;
 pub mod pow;
 pub mod printable;
 pub mod reason;
@@ -25,6 +28,7 @@ pub mod service;
 pub mod signing_key;
 pub mod ssh;
 pub mod store;
+pub mod sweep;
 pub mod token;
 pub mod toml_text;
 pub mod transport;

@@ -50,6 +50,8 @@ reasons! {
     Verify = "verify",
     /// The runner started and did not behave.
     Runner = "runner",
+    /// The runner is not on the host, and was not to be put there.
+    RunnerMissing = "runner_missing",
     /// No space or no inodes left on the host.
     NoSpace = "no_space",
     /// The work directory is on a file system mounted noexec.
@@ -68,12 +70,36 @@ reasons! {
     Rejected = "rejected",
     /// The host's GPUs are not what the fleet file claims.
     ClaimMismatch = "claim_mismatch",
+    /// No container engine was found on the host.
+    NoEngine = "no_engine",
+    /// The login user may not use the container engine's socket, or sshd forbids it.
+    SocketDenied = "socket_denied",
+    /// The container engine refused or failed.
+    Docker = "docker",
+    /// An image could not be found or pulled.
+    Image = "image",
+    /// There is no such container, or more than one.
+    Container = "container",
+    /// The GPUs are held by others, or the host takes no lease.
+    Lease = "lease",
+    /// No host has what is asked for.
+    NoHostFits = "no_host_fits",
     /// Another operation holds the lock.
     Locked = "locked",
     /// There are as many of something as the configuration allows.
     Limit = "limit",
     /// The host failed repeatedly and is left alone for a while.
     CircuitOpen = "circuit_open",
+    /// No endpoint of the chain answers, or what it answers cannot be used.
+    Chain = "chain",
+    /// The chain is another network, or its runtime lacks what is needed.
+    ChainMismatch = "chain_mismatch",
+    /// The hotkey is not registered, or there is no such subnet.
+    NotRegistered = "not_registered",
+    /// The chain refused a call, or would.
+    ChainRejected = "chain_rejected",
+    /// An alert was not delivered.
+    Alert = "alert",
     /// The command line, the fleet file or the configuration is wrong.
     Input = "input",
     /// The user or a signal stopped the operation.

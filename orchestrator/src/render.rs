@@ -1,7 +1,8 @@
 //! The templates of the binary, rendered with minijinja.
 //!
 //! Templates lie in `templates/` and are compiled in. Values go into TOML only through the `toml`
-//! filter, so that no text of a user ends a string early.
+//! filter and into unit files through the `systemd` filter, so that no text of a user ends a string
+//! early.
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
@@ -44,6 +45,18 @@ pub const SERVE_UNIT: Template = Template {
     source: include_str!("../../templates/serve/orchestrator.service.j2"),
 };
 
+/// The systemd unit of a sweep.
+pub const SWEEP_SERVICE: Template =
+    Template { name: "sweep/service.j2", source: include_str!("../../templates/sweep/service.j2") };
+
+/// The systemd timer of a sweep.
+pub const SWEEP_TIMER: Template =
+    Template { name: "sweep/timer.j2", source: include_str!("../../templates/sweep/timer.j2") };
+
+/// The block of a sweep in a crontab.
+pub const SWEEP_CRONTAB: Template =
+    Template { name: "sweep/crontab.j2", source: include_str!("../../templates/sweep/crontab.j2") };
+
 /// Renders a template.
 ///
 /// # Errors
@@ -60,8 +73,24 @@ pub fn render(template: Template, context: impl Serialize) -> Result<String, Ren
         .map_err(failed)?;
     environment.set_syntax(syntax);
     environment.add_filter("toml", |text: String| Value::from_safe_string(toml_string(&text)));
+    environment.add_filter("systemd", |text: String| Value::from_safe_string(systemd_word(&text)));
     let context = Value::from(Serde(context));
     environment.render_named_str(template.name, template.source, context).map_err(failed)
+}
+
+/// A text as one word of a unit file (systemd.syntax(7), systemd.service(5)): in quotes, with what
+/// systemd would expand doubled.
+fn systemd_word(text: &str) -> String {
+    let mut word = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => word.extend(['\\', c]),
+            '%' | '$' => word.extend([c, c]),
+            c => word.push(c),
+        }
+    }
+    word.push('"');
+    word
 }
 
 /// A text as a TOML string with its quotes.

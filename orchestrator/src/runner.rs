@@ -10,9 +10,13 @@ pub mod answer;
 pub mod artifact;
 mod commands;
 mod error;
+mod hold;
 pub mod install;
+mod relay;
 pub mod session;
 
 pub use artifact::{Artifact, ArtifactError};
 pub use error::Error;
+pub use hold::{Hold, HoldEnd};
+pub use relay::Relay;
 pub use session::{Exchange, Session, Started, UnitEvent};

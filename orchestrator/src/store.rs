@@ -1,4 +1,4 @@
-//! The database: hosts, trusted host keys, facts, challenges and the audit chain.
+//! The database: hosts, trusted host keys, facts, challenges, leases and the audit chain.
 //!
 //! One [`Store`] owns the connection pool; every write that belongs together is one transaction,
 //! so a kill at any moment leaves either all of it or none. Facts, keys, challenges and events are history:
@@ -11,8 +11,11 @@ mod facts;
 mod grants;
 mod host_keys;
 mod hosts;
+mod leases;
 mod listings;
+mod metagraphs;
 mod serve_lease;
+mod sweeps;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -28,8 +31,14 @@ pub use grants::{
 };
 pub use host_keys::TrustedKey;
 pub use hosts::{HostContact, HostRecord};
+pub use leases::{GpuRequest, HeldGpu, Lease, LeaseError, LeaseKind, NewLease};
 pub use listings::{Counts, ProofRow};
+pub use metagraphs::MetagraphRow;
 pub use serve_lease::{SERVE_LEASE_MS, ServeLease};
+pub use sweeps::{
+    AlertRow, FindingRow, HostChange, HostKnowledge, HostSweep, LockHolder, ProbeRow, SweepCounts,
+    SweepLock, SweepRow, trouble_of,
+};
 
 /// How long a statement waits for another process's write to end. A write here is a few rows;
 /// half a minute of contention means that something holds the database and should be reported.

@@ -13,12 +13,12 @@ mod containers;
 mod cpu;
 mod cross_check;
 mod disks;
-mod http;
 mod memory;
 mod nvidia_proc;
 mod pci;
 mod root;
 mod system;
+mod xid;
 
 pub(crate) use cross_check::cross_check;
 pub(crate) use root::Root;
@@ -45,6 +45,7 @@ pub(crate) fn host(root: &Root) -> HostFacts {
         disks,
         container_runtimes: containers::read(root),
         pci_gpus: problems.optional("/sys/bus/pci/devices", pci::gpus(root)).unwrap_or_default(),
+        xid_errors: xid::read(root),
         problems: problems.0,
         ..HostFacts::default()
     }

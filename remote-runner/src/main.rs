@@ -23,6 +23,8 @@ mod deadline;
 mod facts;
 mod gpu;
 mod health;
+mod hold;
+mod http;
 mod log;
 mod os;
 mod probe;

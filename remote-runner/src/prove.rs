@@ -143,7 +143,11 @@ impl State {
             }
             Round::Fill { .. } => Err(out_of_order("fill")),
             // The parent answers these itself.
-            Round::Release {} | Round::Unknown { .. } => Err(out_of_order("release")),
+            Round::Release {}
+            | Round::Send { .. }
+            | Round::Grant { .. }
+            | Round::End {}
+            | Round::Unknown { .. } => Err(out_of_order("release")),
         }
     }
 }

@@ -16,7 +16,7 @@ use runner_protocol::{
 
 use crate::args::Options;
 use crate::units::{self, Request, UnitEvent};
-use crate::{build, facts, log, os, tree};
+use crate::{build, facts, hold, log, os, tree};
 
 mod input;
 mod output;
@@ -64,6 +64,7 @@ pub(crate) fn run(options: Options) -> ExitCode {
         }
     };
     tree::kill_descendants();
+    hold::stop_all();
     log::info("session ended", code.name());
     code
 }

@@ -6,20 +6,24 @@ use std::time::{Duration, Instant};
 
 use runner_protocol::facts::{GpuFacts, HostFacts};
 use runner_protocol::{
-    FrameError, FromRunner, Outcome, Reply, RequestId, Round, Telemetry, Unit, decode, encode_frame,
+    FrameError, FromRunner, Held, HoldEvent, Outcome, Reply, RequestId, Round, Telemetry, Unit,
+    decode, encode_frame,
 };
 
 use crate::args::Options;
 use crate::facts::{self, Root};
+use crate::hold::Hold;
 use crate::probe::{self, TelemetryFrame};
 use crate::session::Event;
 use crate::subprocess::Subprocess;
 use crate::{health, log};
 
+mod dial;
 mod prove;
 
 /// What `Hello` says the runner can do.
-pub(crate) const CAPABILITIES: [&str; 5] = ["facts", "health", "watch", "prove", "prove.reference"];
+pub(crate) const CAPABILITIES: [&str; 7] =
+    ["facts", "health", "watch", "prove", "prove.reference", "dial", "hold"];
 
 /// How long the host's own files and sockets may take. Each part that can hang has a shorter
 /// deadline of its own; this one holds if one was forgotten.
@@ -72,10 +76,12 @@ impl Request {
 
     /// Sends a result, waiting for the writer if it is behind.
     fn reply(&self, reply: Reply) -> Result<(), FrameError> {
-        let frame = encode_frame(&FromRunner::Reply { id: self.id, reply })?;
-        // The writer is gone only when the session ends.
-        let _ = self.output.send(frame);
-        Ok(())
+        self.replier().reply(reply)
+    }
+
+    /// What a further thread of the request answers with.
+    fn replier(&self) -> Replier {
+        Replier { id: self.id, output: self.output.clone() }
     }
 
     /// Ends the request.
@@ -92,6 +98,21 @@ impl Request {
             Ok(frame) => drop(self.output.send(frame)),
             Err(error) => log::error("cannot encode an outcome", &error.to_string()),
         }
+    }
+}
+
+/// Sends results of a request.
+struct Replier {
+    id: RequestId,
+    output: SyncSender<Vec<u8>>,
+}
+
+impl Replier {
+    fn reply(&self, reply: Reply) -> Result<(), FrameError> {
+        let frame = encode_frame(&FromRunner::Reply { id: self.id, reply })?;
+        // The writer is gone only when the session ends.
+        let _ = self.output.send(frame);
+        Ok(())
     }
 }
 
@@ -122,6 +143,9 @@ impl Stop {
             Round::Probe { .. } => "probe",
             Round::Open { .. } => "open",
             Round::Release {} => "release",
+            Round::Send { .. } => "send",
+            Round::Grant { .. } => "grant",
+            Round::End {} => "end",
             Round::Unknown { .. } => "of a later version",
         };
         Self::failed("unexpected", format!("the round {name} has no place here"))
@@ -154,6 +178,8 @@ pub(crate) fn run(unit: Unit, request: Request, options: &Options) {
             watch(&request, options, interval)
         }
         Unit::Prove { backend } => prove::run(&request, options, backend),
+        Unit::Dial { socket } => dial::run(&request, &socket),
+        Unit::Hold(held) => hold(&request, held),
         Unit::Unknown { name } => return request.finish(Outcome::Unsupported { unit: name }),
     };
     request.finish(match done {
@@ -224,6 +250,37 @@ fn gather(request: &Request, options: &Options) -> Result<HostFacts, Stop> {
     facts.gpus = gpus;
     facts::cross_check(&root, &mut facts);
     Ok(*facts)
+}
+
+/// Keeps a container until it is released or its time is over. Ended in any other way, it stays
+/// among those that are stopped when the session ends.
+fn hold(request: &Request, held: Held) -> Result<(), Stop> {
+    let timeout = held.timeout_secs.map(Duration::from_secs);
+    let hold = Hold::take(held).map_err(|(code, message)| Stop::failed(code, message))?;
+    let end = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    request.reply(Reply::Hold(HoldEvent::Holding {}))?;
+    loop {
+        let event = match end {
+            Some(end) => request.events.recv_timeout(end.saturating_duration_since(Instant::now())),
+            None => request.events.recv().map_err(RecvTimeoutError::from),
+        };
+        match event {
+            Ok(UnitEvent::Round(Round::Release {})) => {
+                hold.release();
+                return Ok(());
+            }
+            Ok(UnitEvent::Round(round)) => return Err(Stop::unexpected(&round)),
+            Err(RecvTimeoutError::Timeout) => {
+                hold.stop();
+                request.reply(Reply::Hold(HoldEvent::Expired {}))?;
+                return Ok(());
+            }
+            Ok(UnitEvent::Cancel) | Err(RecvTimeoutError::Disconnected) => {
+                return Err(Stop::Cancelled);
+            }
+            Ok(UnitEvent::Host(_) | UnitEvent::Child(_) | UnitEvent::ChildEnded) => {}
+        }
+    }
 }
 
 /// Sends samples until cancelled. The probe's frames set the pace.

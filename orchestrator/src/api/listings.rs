@@ -1,11 +1,11 @@
-//! Proofs and grants.
+//! Proofs, grants, sweeps and leases.
 
 use axum::Json;
 use axum::extract::{Path, State};
 
 use super::paging::{Named, Page, Parameters};
 use super::{ApiState, Problem, ProblemCode, hosts};
-use crate::store::{GrantFilter, GrantRow, ProofRow};
+use crate::store::{GrantFilter, GrantRow, Lease, ProofRow, SweepRow};
 
 /// `GET /api/v1/proofs`: the newest first.
 pub(super) async fn proofs(
@@ -57,4 +57,24 @@ pub(super) async fn grant(
 ) -> Result<Json<GrantRow>, Problem> {
     let missing = || Problem::new(ProblemCode::NotFound, "there is no grant of that id");
     state.store().grant(&id).await?.map(Json).ok_or_else(missing)
+}
+
+/// `GET /api/v1/sweeps`: the newest first.
+pub(super) async fn sweeps(
+    State(state): State<ApiState>,
+    parameters: Parameters,
+) -> Result<Json<Page<SweepRow>>, Problem> {
+    let named = Named::read(parameters, &["limit"])?;
+    let items = state.store().sweeps_since(0, named.limit()?).await?;
+    Ok(Json(Page { items, next: None }))
+}
+
+/// `GET /api/v1/leases`: the live ones.
+pub(super) async fn leases(
+    State(state): State<ApiState>,
+    parameters: Parameters,
+) -> Result<Json<Page<Lease>>, Problem> {
+    let named = Named::read(parameters, &["host"])?;
+    let items = state.store().live_leases(named.host()?.as_ref()).await?;
+    Ok(Json(Page { items, next: None }))
 }

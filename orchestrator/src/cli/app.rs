@@ -267,7 +267,7 @@ impl<'r> App<'r> {
         ssh.identities = Identities::new(super::passphrase::provider(self.report));
         ssh.agent_socket = std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from);
         self.until_cancelled(ssh.unlock(specs.iter().flat_map(HostSpec::endpoints))).await?;
-        Ok(Fleet { store, ssh, actor: self.actor.clone() })
+        Ok(Fleet { store, ssh: Arc::new(ssh), actor: self.actor.clone() })
     }
 
     /// Asks the user, or says that it cannot.

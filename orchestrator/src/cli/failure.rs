@@ -78,6 +78,12 @@ impl Failure {
         Self { what, source: None, hint: None, reason, exit: Exit::Remote }
     }
 
+    /// Somebody else holds a lock.
+    pub fn locked(what: impl Into<String>) -> Self {
+        let (what, reason) = (what.into(), Reason::Locked);
+        Self { what, source: None, hint: None, reason, exit: Exit::Locked }
+    }
+
     /// Adds the cause.
     #[must_use]
     pub fn because(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
@@ -90,12 +96,6 @@ impl Failure {
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
-    }
-
-    /// Makes it the failure of one who finds a lock held by another.
-    pub fn lock_held(&mut self) {
-        self.reason = Reason::Locked;
-        self.exit = Exit::Locked;
     }
 
     /// The exit status it means.

@@ -8,6 +8,7 @@ mod trust;
 
 use super::app::App;
 use super::failure::{Exit, Failure};
+use crate::host_state::HostState;
 
 /// The hosts we know: list, show, trust, drain, resume, purge
 #[derive(Debug, clap::Args)]
@@ -35,6 +36,11 @@ pub async fn run(app: &App<'_>, args: Args) -> Result<Exit, Failure> {
         Action::Resume(args) => drain::resume(app, args).await,
         Action::Purge(args) => purge::run(app, args).await,
     }
+}
+
+/// The colour of a state.
+pub fn state_tone(state: HostState) -> super::report::Tone {
+    list::tone(state)
 }
 
 /// Shows one host's latest facts, for the demo.

@@ -81,6 +81,11 @@ impl Report {
         self.json
     }
 
+    /// Whether the user wants only what is wrong.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// Whether a live view has a terminal to be on, and nobody asked for silence.
     pub fn may_draw(&self) -> bool {
         !self.quiet

@@ -1,6 +1,9 @@
 //! `orchestrator serve`.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -11,14 +14,16 @@ use super::config::{findings, tell};
 use super::failure::{Exit, Failure};
 use super::settings;
 use crate::api::{Access, ApiParts, ApiState, Health, ListenLimits, metrics_router, router};
+use crate::fleet::sweep::{Pace, SweepOptions, SweepStatus, Sweeper, sweep_loop};
 use crate::host_spec::HostSpec;
+use crate::ids::HostName;
 use crate::service::{Instance, InstanceError, reconcile_all};
-use crate::store::NewEvent;
+use crate::store::{NewEvent, TrustedKey};
 
 /// Connections of the operator API at a time: a few people and their tools.
 const API_CONNECTIONS: usize = 256;
 
-/// Run as a service: operator API, dashboard, metrics, and looking after grants
+/// Run as a service: operator API, dashboard, metrics, sweeps, and looking after grants
 ///
 /// Stops at SIGTERM or Ctrl-C, after open requests have ended. At SIGHUP it reads the
 /// configuration again and takes over log levels. One process serves a database; a second one
@@ -28,6 +33,9 @@ pub struct Args {
     /// Print a systemd unit for this command, and serve nothing
     #[arg(long)]
     print_unit: bool,
+    /// The runner that hosts shall have; without it the one beside this program
+    #[arg(long, value_name = "FILE", env = "ORCHESTRATOR_RUNNER")]
+    runner: Option<PathBuf>,
 }
 
 pub async fn run(app: &App<'_>, args: Args) -> Result<Exit, Failure> {
@@ -44,6 +52,8 @@ pub async fn run(app: &App<'_>, args: Args) -> Result<Exit, Failure> {
     let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let instance = Instance::take(&store, &machine).await.map_err(instance_failure)?;
     let (health, published) = watch::channel(Health::default());
+    let sweeps = super::sweep::for_service(app, args.runner.as_deref())?;
+    tell_undeployed(app).await?;
     let config = &app.config;
     let (host, port) = (config.operator_api.host, config.operator_api.port);
     let api = bind(host, port, "operator_api.port").await?;
@@ -96,18 +106,122 @@ pub async fn run(app: &App<'_>, args: Args) -> Result<Exit, Failure> {
         }
     };
     let grants = look_after_grants(app, &health);
-    let ((), (), (), (), ()) =
-        tokio::join!(serve_api, serve_metrics, keep, grants, reload_at_hangup(app));
+    let sweeps = sweep_again_and_again(app, sweeps, &health);
+    let ((), (), (), (), (), ()) =
+        tokio::join!(serve_api, serve_metrics, keep, grants, sweeps, reload_at_hangup(app));
     store.append_events(&app.actor, &[event("serve.stopped")]).await?;
     instance.give_back().await;
     if lost {
-        let mut failure = Failure::user("another process has taken over this database")
-            .hint("one `orchestrator serve` is enough for a database");
-        failure.lock_held();
-        return Err(failure);
+        return Err(Failure::locked("another process has taken over this database")
+            .hint("one `orchestrator serve` is enough for a database"));
     }
     app.report.note("stopped");
     Ok(Exit::Ok)
+}
+
+/// Says which executors of the configuration were never deployed to: nothing can be done on them.
+async fn tell_undeployed(app: &App<'_>) -> Result<(), Failure> {
+    let Some(file) = app.executors()? else { return Ok(()) };
+    let known = app.store().await?.hosts().await?;
+    let is_new = |name: &HostName| !known.iter().any(|record| record.spec.name == *name);
+    let new: Vec<&HostName> =
+        file.hosts.iter().map(|host| &host.name).filter(|name| is_new(name)).collect();
+    if !new.is_empty() {
+        let names = crate::fleet_file::range::compress(new.iter().map(|name| name.as_str()));
+        app.report.warning(&format!(
+            "{names} of the configuration: not deployed to yet; run `orchestrator deploy`, with \
+             --accept-new-host-keys where their host keys are not known"
+        ));
+    }
+    Ok(())
+}
+
+/// How often it is looked whether hosts or trusted keys have changed by another command.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Sweeps over the hosts that are known, at once and then every `health_check_interval`. When
+/// another command has changed hosts or trusted keys, it begins anew with those.
+async fn sweep_again_and_again(
+    app: &App<'_>,
+    options: SweepOptions,
+    health: &watch::Sender<Health>,
+) {
+    const NAME: &str = "sweeps";
+    let trouble = |what: &str| health.send_modify(|health| health.set(NAME, false, what));
+    while !app.cancel.is_cancelled() {
+        let prepared = async {
+            let known = inventory(app).await?;
+            let fleet = Arc::new(app.fleet(&known.0, false).await?);
+            Ok::<_, Failure>((known, fleet, super::sweep::channels(app)?))
+        };
+        let (known, fleet, channels) = match prepared.await {
+            Ok(prepared) => prepared,
+            Err(failure) => {
+                trouble(&failure.what);
+                rest(app, LOOK).await;
+                continue;
+            }
+        };
+        let round = app.cancel.child_token();
+        let (sender, mut status) = watch::channel(SweepStatus::default());
+        let specs = known.0.clone();
+        let sweeper = Sweeper::new(fleet, specs, options.clone(), true);
+        let pace = Pace::Every(app.config.executor_management.health_check_interval);
+        let alerts = (channels, app.config.alerts.clone());
+        let sweeping = async {
+            if known.0.is_empty() {
+                health.send_modify(|health| health.set(NAME, true, "there are no hosts yet"));
+                round.cancelled().await;
+            } else {
+                let jitter = Duration::ZERO;
+                sweep_loop(sweeper, pace, jitter, false, alerts, sender, round.clone()).await;
+            }
+        };
+        let publishing = async {
+            while status.changed().await.is_ok() {
+                let status = status.borrow_and_update().clone();
+                health.send_modify(|health| match (&status.problem, &status.counts) {
+                    (Some(problem), _) => health.set(NAME, false, problem.clone()),
+                    (None, Some(counts)) => {
+                        let (well, troubled) = (counts.well, counts.troubled);
+                        let unreached = counts.unreached;
+                        let detail =
+                            format!("{well} hosts well, {troubled} not, {unreached} not reached");
+                        health.set(NAME, true, detail);
+                    }
+                    (None, None) => health.set(NAME, true, "the first has begun"),
+                });
+            }
+        };
+        let watching = async {
+            loop {
+                rest(app, LOOK).await;
+                let changed = inventory(app).await.is_ok_and(|now| now != known);
+                if changed || app.cancel.is_cancelled() {
+                    round.cancel();
+                    return;
+                }
+            }
+        };
+        // The loop ends by the round's token, and its status with it.
+        let ((), (), ()) = tokio::join!(sweeping, publishing, watching);
+    }
+}
+
+/// The hosts that are known and the keys that are trusted, for comparison.
+async fn inventory(app: &App<'_>) -> Result<(Vec<HostSpec>, Vec<TrustedKey>), Failure> {
+    let store = app.store().await?;
+    let specs = store.hosts().await?.into_iter().map(|record| record.spec).collect();
+    Ok((specs, store.trusted_keys().await?))
+}
+
+/// Waits, or until the end.
+async fn rest(app: &App<'_>, pause: Duration) {
+    // Cancel safety: both are plain waits.
+    tokio::select! {
+        () = tokio::time::sleep(pause) => {}
+        () = app.cancel.cancelled() => {}
+    }
 }
 
 /// Takes expired and revoked grants out of the hosts, again and again.
@@ -135,10 +249,7 @@ async fn look_after_grants(app: &App<'_>, health: &watch::Sender<Health>) {
             }
             Err(failure) => health.set(NAME, false, failure.what.clone()),
         });
-        tokio::select! {
-            () = tokio::time::sleep(app.config.ssh_session.key_cleanup_interval) => {}
-            () = app.cancel.cancelled() => return,
-        }
+        rest(app, app.config.ssh_session.key_cleanup_interval).await;
     }
 }
 
@@ -195,14 +306,14 @@ fn address(bound: &SocketAddr) -> String {
 }
 
 fn instance_failure(error: InstanceError) -> Failure {
-    let held = matches!(error, InstanceError::HeldHere { .. } | InstanceError::HeldElsewhere(_));
-    let mut failure = Failure::user("cannot serve").because(error);
-    if held {
-        failure.lock_held();
-        return failure
-            .hint("stop that process first; the lease of one that died ends within half a minute");
+    match error {
+        InstanceError::HeldHere { .. } | InstanceError::HeldElsewhere(_) => {
+            Failure::locked("cannot serve").because(error).hint(
+                "stop that process first; the lease of one that died ends within half a minute",
+            )
+        }
+        error => Failure::user("cannot serve").because(error),
     }
-    failure
 }
 
 fn print_unit(app: &App<'_>) -> Result<Exit, Failure> {
@@ -210,27 +321,15 @@ fn print_unit(app: &App<'_>) -> Result<Exit, Failure> {
     let program = std::env::current_exe().map_err(failed)?;
     let directory = std::env::current_dir().map_err(failed)?;
     let config = app.config_file.as_ref().map(std::path::absolute).transpose().map_err(failed)?;
-    let word = |path: &std::path::Path| systemd_word(&path.to_string_lossy());
     let unit = crate::render::render(
         crate::render::SERVE_UNIT,
         json!({
-            "program": word(&program),
-            "config": config.as_deref().map(word),
+            "program": program.to_string_lossy(),
+            "config": config.as_deref().map(std::path::Path::to_string_lossy),
             "directory": directory.to_string_lossy().replace('%', "%%"),
         }),
     )
     .map_err(|error| Failure::user("cannot make the unit").because(error))?;
     app.report.raw(&unit);
     Ok(Exit::Ok)
-}
-
-/// A word of a command line as systemd reads it (systemd.service(5), systemd.unit(5)).
-fn systemd_word(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-');
-    if text.chars().all(plain) {
-        return text.to_owned();
-    }
-    let escaped =
-        text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%").replace('$', "$$");
-    format!("\"{escaped}\"")
 }

@@ -10,7 +10,7 @@ use super::{
     BittensorConfig, Config, DatabaseConfig, DatabaseUrl, ExecutorManagement, LogFormat, LogLevel,
     LoggingConfig, MetricsConfig, Network, OperatorApiConfig, Problems, PrometheusConfig,
     RateLimit, Reading, SecurityConfig, ServerConfig, SshConfig, SshSessionConfig, Strategy,
-    ValidatorAssignment, ValidatorComms, executors, toml_text,
+    ValidatorAssignment, ValidatorComms, alerts, executors, sweep, toml_text,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -94,6 +94,8 @@ fn config(top: &Keys<'_, '_>, migrating: bool) -> Config {
             validator_assignment,
         ),
         ssh: top.table("ssh", "[ssh]", "ssh.", ssh),
+        sweep: top.table("sweep", "[sweep]", "sweep.", sweep::read),
+        alerts: top.table("alerts", "[alerts]", "alerts.", alerts::read),
     }
 }
 
@@ -229,7 +231,9 @@ fn executor_management(keys: &Keys<'_, '_>, migrating: bool) -> ExecutorManageme
         parallel: keys.count("parallel", 1..=1024, 64),
         executors: executors::read(keys, migrating),
         health_check_interval: keys.time("health_check_interval", SECOND..=DAY, SECOND * 60),
-        health_check_timeout: keys.time("health_check_timeout", WAIT, SECOND * 10),
+        // Longer than a host under load takes to log in and ask its driver; three connect attempts
+        // to one that does not answer fit.
+        health_check_timeout: keys.time("health_check_timeout", SECOND..=SECOND * 600, SECOND * 30),
         max_retry_attempts: keys.count("max_retry_attempts", 1..=100, 3),
         auto_recovery: keys.flag("auto_recovery", true),
     }

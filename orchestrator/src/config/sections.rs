@@ -98,11 +98,11 @@ pub struct ExecutorManagement {
     pub executors: Vec<Executor>,
     /// From one sweep to the next.
     pub health_check_interval: Duration,
-    /// The deadline of one host's probe.
+    /// How long a sweep's probe of one host may take.
     pub health_check_timeout: Duration,
-    /// Failures in a row before a host is set aside.
+    /// Sweeps in a row that must see a passing trouble before it counts.
     pub max_retry_attempts: u32,
-    /// Whether a host that was set aside comes back by itself.
+    /// Whether a sweep mends what is safe to mend.
     pub auto_recovery: bool,
 }
 

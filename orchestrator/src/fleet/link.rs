@@ -1,5 +1,7 @@
 //! A connection to one host of the fleet, with every host-key decision recorded.
 
+use std::sync::Arc;
+
 use serde_json::json;
 
 use crate::error_chain::causes;
@@ -15,7 +17,7 @@ pub struct Fleet {
     /// The database.
     pub store: Store,
     /// How hosts are reached and which keys are trusted.
-    pub ssh: SshContext,
+    pub ssh: Arc<SshContext>,
     /// Who does this: `user@machine`, for the audit chain.
     pub actor: String,
 }

@@ -1,13 +1,10 @@
 //! The command lines that handle the runner on a host: constant scripts, data in arguments only.
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use super::Artifact;
 use crate::transport::{CommandError, RemoteCommand};
-
-/// The longest that one runner may live, whatever else fails. Renewed leases end it much sooner
-/// when nobody is there; this is the last line.
-const RUNNER_DEADLINE_SECS: u32 = 3_600;
 
 static START: LazyLock<String> = LazyLock::new(|| script(include_str!("scripts/start.sh")));
 static PURGE: LazyLock<String> = LazyLock::new(|| script(include_str!("scripts/purge.sh")));
@@ -25,10 +22,14 @@ fn script(body: &str) -> String {
 
 /// Becomes the runner if it is there and whole; otherwise says what the host is, and receives the
 /// runner after the word [`SEND`].
-pub fn start(work_dir: Option<&str>, artifact: &Artifact) -> Result<RemoteCommand, CommandError> {
+pub fn start(
+    work_dir: Option<&str>,
+    artifact: &Artifact,
+    lifetime: Duration,
+) -> Result<RemoteCommand, CommandError> {
     let gzip_size = artifact.gzip.len().to_string();
     let raw_size = artifact.bytes.len().to_string();
-    let deadline = RUNNER_DEADLINE_SECS.to_string();
+    let deadline = lifetime.as_secs().max(1).to_string();
     let sizes = [artifact.sha256.as_str(), &gzip_size, &raw_size];
     let runner = ["--deadline-secs", &deadline];
     let arguments = std::iter::once(work_dir.unwrap_or("")).chain(sizes).chain(runner);

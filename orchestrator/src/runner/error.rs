@@ -180,6 +180,8 @@ impl Error {
             Self::Damaged { .. } | Self::NotPlaced { .. } | Self::Build { .. } => Reason::Verify,
             Self::Failed { code, .. } if code == "no_driver" => Reason::NoDriver,
             Self::Failed { code, .. } if code == "no_kernels" => Reason::NoKernels,
+            Self::Failed { code, .. } if code == "socket_denied" => Reason::SocketDenied,
+            Self::Failed { code, .. } if code == "socket_missing" => Reason::NoEngine,
             Self::DoesNotStart { .. }
             | Self::Magic(_)
             | Self::Frame(_)

@@ -4,8 +4,11 @@
 //! lease and drains standard error; between requests nobody renews, so a caller that pauses for
 //! longer than [`runner_protocol::LEASE_DURATION`] loses its runner, which is what the lease is for.
 
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
+use futures_util::future::Either;
 use runner_protocol::message::Progress;
 use runner_protocol::{
     ExitCode, FrameDecoder, FromRunner, Hello, HostFacts, LEASE_RENEW_INTERVAL, MagicScanner,
@@ -44,6 +47,10 @@ const STDERR_KEPT_BYTES: usize = 16 * 1024;
 
 /// Bytes taken from the channel at a time.
 const READ_BYTES: usize = 32 * 1024;
+
+/// The longest that one runner may live, whatever else fails. Renewed leases end it much sooner
+/// when nobody is there; this is the last line.
+const LIFETIME: Duration = Duration::from_secs(3_600);
 
 /// What came of starting the runner.
 pub enum Started {
@@ -88,7 +95,21 @@ impl Session {
         artifact: &Artifact,
         upload: Option<&mut UploadProgress<'_>>,
     ) -> Result<Started, Error> {
-        let command = commands::start(work_dir, artifact).map_err(Error::Command)?;
+        Self::start_for(transport, work_dir, artifact, LIFETIME, upload).await
+    }
+
+    /// As [`Session::start`] for work that may take as long as `lifetime`.
+    ///
+    /// # Errors
+    /// As [`Session::start`].
+    pub async fn start_for(
+        transport: &dyn Transport,
+        work_dir: Option<&str>,
+        artifact: &Artifact,
+        lifetime: Duration,
+        upload: Option<&mut UploadProgress<'_>>,
+    ) -> Result<Started, Error> {
+        let command = commands::start(work_dir, artifact, lifetime).map_err(Error::Command)?;
         let process = transport
             .spawn(command, START_TIMEOUT)
             .await
@@ -229,6 +250,11 @@ impl Session {
         Ok(Exchange { session: self, id })
     }
 
+    /// The talk with a unit that runs already, after the [`Exchange`] that began it was dropped.
+    pub(super) fn resume(&mut self, id: RequestId) -> Exchange<'_> {
+        Exchange { session: self, id }
+    }
+
     /// Ends the runner and closes its channel. The runner is given a moment to end by itself;
     /// closing the channel ends it in any case.
     pub async fn close(mut self) {
@@ -299,27 +325,53 @@ impl Session {
 
     /// The next message, renewing the lease while it waits.
     async fn next_message(&mut self) -> Result<FromRunner, Error> {
+        match self.next_message_or(std::future::pending::<Infallible>()).await? {
+            Either::Left(message) => Ok(message),
+            Either::Right(never) => match never {},
+        }
+    }
+
+    /// The next message, or what `wake` gives if that comes first. What is being sent is sent
+    /// whole either way.
+    async fn next_message_or<T>(
+        &mut self,
+        wake: impl Future<Output = T>,
+    ) -> Result<Either<FromRunner, T>, Error> {
+        let mut wake = pin!(wake);
         loop {
             let mut input = self.input.as_slice();
             let frame = self.decoder.push(&mut input).map_err(Error::Frame)?;
             let used = self.input.len() - input.len();
             self.input.drain(..used);
             if let Some(body) = frame {
-                return decode(&body).map_err(Error::Frame);
+                return decode(&body).map(Either::Left).map_err(Error::Frame);
             }
-            if !self.read_more().await? {
-                return Err(self.ended().await);
+            match self.read_more_or(wake.as_mut()).await? {
+                Either::Left(true) => {}
+                Either::Left(false) => return Err(self.ended().await),
+                Either::Right(woken) => return Ok(Either::Right(woken)),
             }
         }
     }
 
     /// Waits for more of standard output and appends it to the input. `false` at its end.
     async fn read_more(&mut self) -> Result<bool, Error> {
+        match self.read_more_or(pin!(std::future::pending::<Infallible>())).await? {
+            Either::Left(more) => Ok(more),
+            Either::Right(never) => match never {},
+        }
+    }
+
+    /// As [`Self::read_more`], unless `wake` comes first.
+    async fn read_more_or<T>(
+        &mut self,
+        mut wake: Pin<&mut impl Future<Output = T>>,
+    ) -> Result<Either<bool, T>, Error> {
         let mut out = vec![0_u8; READ_BYTES];
         let mut err = [0_u8; 4096];
         loop {
             // Cancel safety: both reads and the tick lose nothing when dropped; what the losing
-            // branches would have read stays in the channel.
+            // branches would have read stays in the channel. `wake` is only polled here.
             tokio::select! {
                 read = self.process.stdout.read(&mut out) => {
                     let count = read.map_err(|error| Error::Stream {
@@ -327,7 +379,7 @@ impl Session {
                         source: error,
                     })?;
                     self.input.extend(out.iter().take(count));
-                    return Ok(count > 0);
+                    return Ok(Either::Left(count > 0));
                 }
                 read = self.process.stderr.read(&mut err), if self.stderr_open => {
                     let count = read.unwrap_or(0);
@@ -337,6 +389,7 @@ impl Session {
                     self.stderr.drain(..excess);
                 }
                 () = tick(&mut self.renewal) => self.send(&ToRunner::Renew {}).await?,
+                woken = wake.as_mut() => return Ok(Either::Right(woken)),
             }
         }
     }
@@ -416,6 +469,11 @@ pub struct Exchange<'s> {
 }
 
 impl Exchange<'_> {
+    /// The request that it is about.
+    pub(super) fn id(&self) -> RequestId {
+        self.id
+    }
+
     /// Sends the next round.
     ///
     /// # Errors
@@ -429,7 +487,26 @@ impl Exchange<'_> {
     /// # Errors
     /// The runner or the connection failed, or the unit did.
     pub async fn next(&mut self) -> Result<Option<UnitEvent>, Error> {
-        match self.session.next_message().await? {
+        let message = self.session.next_message().await?;
+        self.event(message)
+    }
+
+    /// As [`Exchange::next`], or what `wake` gives if that comes first.
+    ///
+    /// # Errors
+    /// As [`Exchange::next`].
+    pub(super) async fn next_or<T>(
+        &mut self,
+        wake: impl Future<Output = T>,
+    ) -> Result<Either<Option<UnitEvent>, T>, Error> {
+        match self.session.next_message_or(wake).await? {
+            Either::Left(message) => self.event(message).map(Either::Left),
+            Either::Right(woken) => Ok(Either::Right(woken)),
+        }
+    }
+
+    fn event(&self, message: FromRunner) -> Result<Option<UnitEvent>, Error> {
+        match message {
             FromRunner::Progress(progress) if progress.id == self.id => {
                 Ok(Some(UnitEvent::Progress(progress)))
             }

@@ -46,8 +46,16 @@ pub(super) enum Source {
 
 /// Where the channel's data goes.
 pub(super) enum Sink {
-    Capture { stdout: Capture, stderr: Capture },
-    Pipe { stdout: PipeWriter, stderr: PipeWriter, capacity: usize },
+    Capture {
+        stdout: Capture,
+        stderr: Capture,
+    },
+    /// Without `stdout` once its end has come.
+    Pipe {
+        stdout: Option<PipeWriter>,
+        stderr: PipeWriter,
+        capacity: usize,
+    },
 }
 
 /// What a pump needs to know.
@@ -98,9 +106,18 @@ impl Sink {
     fn stdout(&mut self, bytes: Bytes) -> Result<(), Failure> {
         match self {
             Self::Capture { stdout, .. } => stdout.push(&bytes).map_err(|_| flood()),
-            Self::Pipe { stdout, capacity, .. } => {
+            Self::Pipe { stdout: Some(stdout), capacity, .. } => {
                 stdout.push(bytes).map_err(|_| Failure::Overflow(*capacity))
             }
+            // RFC 4254, 5.3: no data comes after the end.
+            Self::Pipe { stdout: None, .. } => Ok(()),
+        }
+    }
+
+    /// The reader of standard output finds its end; nothing else is over.
+    fn end_stdout(&mut self) {
+        if let Self::Pipe { stdout, .. } = self {
+            *stdout = None;
         }
     }
 
@@ -124,7 +141,9 @@ impl Sink {
                     Failure::Closed => io::ErrorKind::ConnectionAborted,
                     _ => io::ErrorKind::Other,
                 };
-                stdout.fail(kind, failure.to_string());
+                if let Some(stdout) = stdout {
+                    stdout.fail(kind, failure.to_string());
+                }
                 stderr.fail(kind, failure.to_string());
                 None
             }
@@ -315,6 +334,9 @@ async fn drive(
                 Some(ChannelMsg::ExitSignal { signal_name, .. }) => {
                     status = ExitStatus::Signal(signal(signal_name));
                 }
+                // A socket's peer is done, and may go on reading: the channel stays. Of a command
+                // the end is known when its status is.
+                Some(ChannelMsg::Eof) if deframe.is_none() => sink.end_stdout(),
                 Some(ChannelMsg::Failure) if deframe.is_some() => return Err(Failure::ExecRefused),
                 Some(ChannelMsg::Close) => {
                     closed_by_server = true;

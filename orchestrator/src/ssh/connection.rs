@@ -143,7 +143,7 @@ impl Connection {
         let mut answer = self.launch(Job {
             target,
             source: Source::Pipe(stdin_reader),
-            sink: Sink::Pipe { stdout, stderr, capacity },
+            sink: Sink::Pipe { stdout: Some(stdout), stderr, capacity },
             cancel,
             started: Some(started),
             phase: phase.clone(),

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use sqlx::Row as _;
 
+use super::sweeps::insert_proof_time;
 use super::{Error, NewEvent, Store, audit, now_ms, statement};
 use crate::ids::HostName;
 use crate::reason::Reason;
@@ -126,6 +127,9 @@ impl Store {
         .execute(&mut *tx)
         .await
         .map_err(statement(operation))?;
+        if let Some(proof) = proof {
+            insert_proof_time(&mut tx, id, now_ms(), proof).await?;
+        }
         audit::append(&mut tx, actor, &[event]).await?;
         tx.commit().await.map_err(statement(operation))
     }

@@ -4,11 +4,12 @@ use runner_protocol::HostFacts;
 use serde::Serialize;
 use sqlx::{Row as _, Sqlite, Transaction};
 
-use super::{Error, NewEvent, Store, audit, document, facts, now_ms, statement};
+use super::{Error, NewEvent, Store, audit, document, facts, leases, now_ms, statement, sweeps};
 use crate::host_spec::HostSpec;
 use crate::host_state::{HostEvent, HostState};
 use crate::ids::HostName;
 use crate::reason::Reason;
+use crate::sweep::Passport;
 
 /// A host as we know it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -101,7 +102,11 @@ impl Store {
         let now = now_ms();
         let mut tx = self.write(operation).await?;
         let state = ensure_host(&mut tx, &contact.spec, now).await?;
-        let next = state.after(contact.event);
+        let mut next = state.after(contact.event);
+        // A host that could not be reached for a while may still be held.
+        if next == HostState::Ready && leases::holds_gpus(&mut tx, &contact.spec.name).await? {
+            next = next.after(HostEvent::LeaseTaken);
+        }
         let reached = contact.event != HostEvent::NotReached;
         sqlx::query(
             "UPDATE hosts SET state = ?, \
@@ -127,6 +132,10 @@ impl Store {
         .map_err(statement(operation))?;
         if let Some(found) = &contact.facts {
             facts::insert(&mut tx, &contact.spec.name, now, found).await?;
+            let good = Passport::of(found).filter(|_| contact.event == HostEvent::FoundWell);
+            if let Some(passport) = good {
+                sweeps::put_passport(&mut tx, contact.spec.name.as_str(), now, &passport).await?;
+            }
         }
         audit::append(&mut tx, actor, &contact.events).await?;
         tx.commit().await.map_err(statement(operation))?;
@@ -187,6 +196,7 @@ impl Store {
             .execute(&mut *tx)
             .await
             .map_err(statement(operation))?;
+        sweeps::forget(&mut tx, host).await?;
         audit::append(&mut tx, actor, &[event]).await?;
         tx.commit().await.map_err(statement(operation))
     }
@@ -194,7 +204,7 @@ impl Store {
 
 /// Makes or refreshes the host's row and returns its state before this contact. A purged host
 /// that is deployed again starts anew.
-async fn ensure_host(
+pub(super) async fn ensure_host(
     tx: &mut Transaction<'_, Sqlite>,
     spec: &HostSpec,
     now: i64,
@@ -220,7 +230,7 @@ async fn ensure_host(
     Ok(read_state(tx, &spec.name).await?.unwrap_or(HostState::Unknown))
 }
 
-async fn read_state(
+pub(super) async fn read_state(
     tx: &mut Transaction<'_, Sqlite>,
     host: &HostName,
 ) -> Result<Option<HostState>, Error> {
@@ -233,6 +243,39 @@ async fn read_state(
         .map(|row| state(&row))
         .transpose()
         .map_err(statement(operation))
+}
+
+/// Why a host is in its state: a person's note, or its last failure.
+pub(super) async fn read_note(
+    tx: &mut Transaction<'_, Sqlite>,
+    host: &HostName,
+) -> Result<Option<String>, Error> {
+    sqlx::query_scalar("SELECT COALESCE(drain_note, last_message) FROM hosts WHERE name = ?")
+        .bind(host.as_str())
+        .fetch_one(&mut **tx)
+        .await
+        .map_err(statement("read why a host is in its state"))
+}
+
+/// Sets the state of a host and, if that is another one, since when.
+pub(super) async fn write_state(
+    tx: &mut Transaction<'_, Sqlite>,
+    host: &HostName,
+    state: HostState,
+    now: i64,
+) -> Result<(), Error> {
+    sqlx::query(
+        "UPDATE hosts SET state_since_ms = CASE WHEN state = ? THEN state_since_ms ELSE ? END, \
+           state = ? WHERE name = ?",
+    )
+    .bind(state.name())
+    .bind(now)
+    .bind(state.name())
+    .bind(host.as_str())
+    .execute(&mut **tx)
+    .await
+    .map(|_| ())
+    .map_err(statement("record the state of a host"))
 }
 
 fn state(row: &sqlx::sqlite::SqliteRow) -> Result<HostState, sqlx::Error> {

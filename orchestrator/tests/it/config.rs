@@ -110,7 +110,10 @@ fn changed(key: &str, value: &str) -> String {
         ("max_session_duration", _) => "\"2h\"".to_owned(),
         (_, value) if value.starts_with("\"sqlite:") => "\"sqlite:/x.db\"".to_owned(),
         (_, value) if value.ends_with("s\"") && value.len() < 8 => "\"7s\"".to_owned(),
-        (_, "\"10m\"" | "\"1h\"" | "\"5m\"" | "\"1m\"") => "\"90s\"".to_owned(),
+        (_, "\"10m\"" | "\"1h\"" | "\"5m\"" | "\"1m\"" | "\"2m\"" | "\"2h\"") => {
+            "\"90s\"".to_owned()
+        }
+        (_, "\"1d\"" | "\"7d\"" | "\"14d\"" | "\"12h\"") => "\"3h\"".to_owned(),
         (_, value) if value.starts_with('"') => "\"other\"".to_owned(),
         (_, number) => (number.parse::<u64>().unwrap() + 1).to_string(),
     }
@@ -173,6 +176,9 @@ const CASES: &[(&str, &str)] = &[
     ("a level of no module", "[logging.targets]\n\"a b\" = \"debug\"\n"),
     ("a section of the guide's time", "[remote_executor_deployment]\nauto_deploy = true\n"),
     ("more connections kept than open", "[database]\nmin_connections = 9\n"),
+    ("a number where a switch is", "[executor_management]\nauto_recovery = 1\n"),
+    ("a URL in the place of a name", "[alerts]\nslack_url_env = \"https://h/secret\"\n"),
+    ("a line break in an address", "[alerts]\nmail_to = \"a@b\\nBcc: c@d\"\n"),
     ("several errors", "[ssh]\nauth_timeout = 1\n[logging]\nlevel = 2\nformat = 3\n"),
 ];
 
@@ -183,7 +189,7 @@ fn every_error_reads_as_recorded() {
         let error = parse(text).expect_err(title);
         write!(all, "## {title}\n{error}\n\n").unwrap();
     }
-    for secret in ["user:secret", "hunter2", "your-secure"] {
+    for secret in ["user:secret", "hunter2", "your-secure", "h/secret"] {
         assert!(!all.contains(secret), "a secret is quoted");
     }
     insta::assert_snapshot!(all);

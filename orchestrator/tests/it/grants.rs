@@ -60,7 +60,7 @@ impl Host {
         generate_key(&validator.path().join("key"), "ed25519", "");
         let database = tempfile::tempdir().unwrap();
         let store = Store::open(&database.path().join("o.db")).await.unwrap();
-        let fleet = Fleet { store, ssh: context(&[&sshd]), actor: "test@here".to_owned() };
+        let fleet = Fleet { store, ssh: context(&[&sshd]).into(), actor: "test@here".to_owned() };
         Self { sshd, user, keys, validator, _database: database, fleet: Arc::new(fleet) }
     }
 

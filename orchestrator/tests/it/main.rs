@@ -1,9 +1,11 @@
 //! Integration tests of the orchestrator, against real parts on loopback.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stderr, reason = "tests")]
 
+mod chain;
 mod chaos;
 mod cli;
 mod config;
+mod containers;
 mod demo;
 mod deploy;
 mod embedded_host;
@@ -28,4 +30,5 @@ mod ssh_shells;
 mod ssh_trust;
 mod sshd;
 mod store;
+mod test_chain;
 mod verify;

@@ -213,7 +213,10 @@ async fn every_route_answers_as_its_document_says() {
         if kind == "application/json" && path != "/api/v1/openapi.json" {
             let body = answer.json();
             conforms(&document, &content["schema"], &body, path);
-            if let Some(items) = body["items"].as_array().filter(|_| !path.ends_with("proofs")) {
+            if let Some(items) = body["items"]
+                .as_array()
+                .filter(|_| !["proofs", "leases", "sweeps"].iter().any(|end| path.ends_with(end)))
+            {
                 assert!(!items.is_empty(), "{path}");
             }
         }
@@ -232,7 +235,8 @@ async fn every_route_answers_as_its_document_says() {
     assert_eq!(shown["info"]["version"], env!("CARGO_PKG_VERSION"));
     service.stop().await;
     let kinds = operator.audit().await;
-    assert_eq!(kinds[kinds.len() - 2..], ["serve.started", "serve.stopped"]);
+    assert!(kinds.contains(&"serve.started".to_owned()), "{kinds:?}");
+    assert_eq!(kinds.last().unwrap(), "serve.stopped");
 }
 
 #[tokio::test]
@@ -497,6 +501,33 @@ async fn expired_grants_leave_the_host_and_health_says_when_they_cannot() {
 }
 
 #[tokio::test]
+async fn hosts_are_swept_also_those_that_are_deployed_to_meanwhile() {
+    let (first, second, operator) = (Host::start(), Host::start(), operator());
+    operator.fleet(&[first.pinned("gpu-01")]);
+    operator.deploy([]).await.expect(0);
+    let service = Service::start(&operator).await;
+    let swept = async |hosts: i64| {
+        until("a sweep of all hosts ends", async || {
+            let sweeps = service.get("/api/v1/sweeps?limit=1").await.expect(200).json();
+            let last = &sweeps["items"][0];
+            (last["hosts"] == hosts && last["ended_ms"].is_i64()).then(|| last.clone())
+        })
+        .await
+    };
+    assert_eq!(swept(1).await["unreached"], 0);
+    // Its key is trusted by another process while this one runs.
+    operator.fleet(&[second.unknown("gpu-02")]);
+    operator.deploy(["--accept-new-host-keys"]).await.expect(0);
+    assert_eq!(swept(2).await["unreached"], 0);
+    until("health tells of it", async || {
+        let health = service.get("/health").await.json();
+        health["checks"].to_string().contains("2 hosts well").then_some(())
+    })
+    .await;
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn the_unit_names_this_program_and_its_configuration() {
     let operator = operator();
     let unit = operator
@@ -505,7 +536,7 @@ async fn the_unit_names_this_program_and_its_configuration() {
         .expect(0)
         .stdout;
     let config = operator.file("orchestrator.toml").canonicalize().unwrap();
-    let start = format!("/orchestrator --config {} serve\n", config.display());
+    let start = format!("/orchestrator\" --config \"{}\" serve\n", config.display());
     assert!(unit.contains(&start), "{unit}");
     assert!(!unit.contains("{{"), "{unit}");
 }

@@ -321,3 +321,26 @@ async fn a_socket_on_the_host_is_reached_unless_forbidden() {
     assert!(error.hint().unwrap().contains("AllowStreamLocalForwarding"), "{error}");
     echo.abort();
 }
+
+#[tokio::test]
+async fn the_end_of_a_socket_is_heard_while_our_side_of_it_is_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    let server = Sshd::start(&[]);
+    let connection = connected(&server).await;
+    let mut stream = connection.open_socket(path.to_str().unwrap()).await.unwrap();
+    let (mut peer, _) = listener.accept().await.unwrap();
+    peer.write_all(b"last words").await.unwrap();
+    peer.shutdown().await.unwrap();
+    let mut heard = String::new();
+    let end = tokio::time::timeout(START, stream.read_to_string(&mut heard)).await;
+    end.expect("the end is never heard").unwrap();
+    assert_eq!(heard, "last words");
+    // The other direction goes on.
+    stream.write_all(b"understood").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = String::new();
+    peer.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(answer, "understood");
+}

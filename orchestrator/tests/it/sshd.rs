@@ -47,8 +47,22 @@ impl Sshd {
         Self::in_dir(dir, types, options)
     }
 
+    /// Starts a server on a machine that has this Unix socket at `/var/run/docker.sock`, whatever
+    /// the machine of the test has there. The socket need not exist.
+    pub fn with_docker_socket(socket: &Path, options: &[&str]) -> Self {
+        let dir = open_dir();
+        for key in ["host_ed25519", "user"] {
+            generate_key(&dir.path().join(key), "ed25519", "");
+        }
+        Self::launched(dir, &["ed25519"], options, Some(socket))
+    }
+
     /// Starts a server in a prepared directory, which has the host keys and `user.pub`.
     pub fn in_dir(dir: TempDir, types: &[&str], options: &[&str]) -> Self {
+        Self::launched(dir, types, options, None)
+    }
+
+    fn launched(dir: TempDir, types: &[&str], options: &[&str], docker: Option<&Path>) -> Self {
         let program = need("/usr/sbin/sshd", "openssh-server");
         // sshd refuses to start as root without it.
         fs::create_dir_all("/run/sshd").unwrap();
@@ -72,7 +86,7 @@ impl Sshd {
         // The port is free now and may be taken before sshd has it: then another one.
         for _ in 0..10 {
             let port = free_port();
-            if let Some((child, log)) = launch(&program, path, port) {
+            if let Some((child, log)) = launch(&program, docker, path, port) {
                 return Self { child, port, dir, log };
             }
         }
@@ -131,8 +145,14 @@ impl Drop for Sshd {
 }
 
 /// Starts sshd and waits until it says that it listens; `None` when the port is taken.
-fn launch(program: &Path, dir: &Path, port: u16) -> Option<(Child, Arc<Mutex<Vec<String>>>)> {
-    let mut child = Command::new(program)
+fn launch(
+    program: &Path,
+    docker: Option<&Path>,
+    dir: &Path,
+    port: u16,
+) -> Option<(Child, Arc<Mutex<Vec<String>>>)> {
+    let mut child = docker
+        .map_or_else(|| Command::new(program), |socket| in_own_run(program, socket))
         .args(["-D", "-e", "-f"])
         .arg(dir.join("sshd_config"))
         .args(["-p", &port.to_string()])
@@ -162,6 +182,16 @@ fn launch(program: &Path, dir: &Path, port: u16) -> Option<(Child, Arc<Mutex<Vec
     let said = log.lock().unwrap().join("\n");
     assert!(said.contains("Address already in use"), "sshd does not start: {said}");
     None
+}
+
+/// A program that sees a `/run` of its own, in which `docker.sock` is this socket.
+fn in_own_run(program: &Path, socket: &Path) -> Command {
+    const MOUNT: &str = "mount -t tmpfs -o mode=755 host /run && mkdir /run/sshd && \
+        ln -s \"$1\" /run/docker.sock && shift && exec \"$@\"";
+    assert_eq!(current_user(), "root", "this test mounts a /run of its own: run as root");
+    let mut command = Command::new(need("/usr/bin/unshare", "util-linux"));
+    command.args(["--mount", "/bin/sh", "-c", MOUNT, "sh"]).arg(socket).arg(program);
+    command
 }
 
 /// A context that trusts these servers by `known_hosts` lines.

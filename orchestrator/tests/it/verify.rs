@@ -98,7 +98,7 @@ impl Site {
 
     async fn fleet(&self) -> Fleet {
         let ssh = SshContext::new(Limits::default(), TrustPolicy::default());
-        Fleet { store: self.store().await, ssh, actor: "ops@desk".to_owned() }
+        Fleet { store: self.store().await, ssh: ssh.into(), actor: "ops@desk".to_owned() }
     }
 
     fn options(&self, allow_reference: bool) -> VerifyOptions {

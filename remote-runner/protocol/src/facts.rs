@@ -68,6 +68,11 @@ pub struct HostFacts {
     /// Sources that exist and could not be read.
     #[serde(deserialize_with = "bounded::list::<MAX_ENTRIES, _, _>")]
     pub problems: Vec<Problem>,
+    /// What the NVIDIA kernel module has complained of since the restart, one entry for each device
+    /// and kind; `None` if the login may not read the kernel's log (`dmesg_restrict`) or there is
+    /// none, as in most containers.
+    #[serde(deserialize_with = "xid_errors")]
+    pub xid_errors: Option<Vec<XidError>>,
 }
 
 /// The distribution, from `/etc/os-release` (os-release(5)).
@@ -197,6 +202,37 @@ pub struct Disagreement {
     pub other_source: String,
     /// What the other source says; empty if it says nothing.
     pub other: String,
+}
+
+/// The most kinds of Xid errors that facts carry, over all devices.
+const MAX_XID_ERRORS: usize = 256;
+
+/// One kind of error that the NVIDIA kernel module logged for one device: an Xid (NVIDIA, "XID
+/// Errors").
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct XidError {
+    /// The device's PCI address, such as `0000:3b:00.0`, in lower case.
+    pub pci_address: String,
+    /// The error's number, such as 79: the GPU has fallen off the bus.
+    pub xid: u32,
+    /// How often it came since the restart, as far as the kernel's log goes back.
+    pub count: u32,
+    /// How long ago it last came, in seconds.
+    pub last_secs_ago: u64,
+    /// What follows the number in the last message.
+    pub message: String,
+}
+
+/// A list that may be missing, with a largest length.
+fn xid_errors<'de, D>(deserializer: D) -> Result<Option<Vec<XidError>>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+{
+    #[derive(Deserialize)]
+    #[serde(transparent)]
+    struct List(#[serde(deserialize_with = "bounded::list::<MAX_XID_ERRORS, _, _>")] Vec<XidError>);
+    Ok(Option::<List>::deserialize(deserializer)?.map(|list| list.0))
 }
 
 /// A source that exists and could not be read.

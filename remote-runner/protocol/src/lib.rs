@@ -47,6 +47,7 @@ pub mod health;
 pub mod magic;
 pub mod message;
 pub mod prove;
+pub mod relay;
 pub mod telemetry;
 
 use std::time::Duration;
@@ -59,6 +60,7 @@ pub use health::{Finding, HealthReport, Severity};
 pub use magic::{MagicError, MagicScanner};
 pub use message::{FromRunner, Hello, Outcome, Reply, RequestId, ToRunner, Unit};
 pub use prove::{Backend, ProveEvent, ProveReply, Round};
+pub use relay::{Held, HoldEvent, RelayEvent, StreamBytes};
 pub use telemetry::Telemetry;
 
 /// The version of the messages' meaning. Both ends must speak the same one.

@@ -9,6 +9,7 @@ use crate::bounded;
 use crate::facts::HostFacts;
 use crate::health::HealthReport;
 use crate::prove::{Backend, ProveReply, Round};
+use crate::relay::{Held, HoldEvent, RelayEvent};
 use crate::telemetry::Telemetry;
 
 /// The name of a request within its session, chosen by the orchestrator. A request with the name of
@@ -74,6 +75,15 @@ pub enum Unit {
         /// What shall compute it. There is no fall back to another.
         backend: Backend,
     },
+    /// A Unix socket of the host through the session, see [`relay`](crate::relay):
+    /// [`Reply::Relay`] until released.
+    Dial {
+        /// Its absolute path.
+        socket: String,
+    },
+    /// A container that is stopped when the session ends, however it ends, unless it was released
+    /// before: [`Reply::Hold`].
+    Hold(Held),
     /// A unit of a later version. It is answered with [`Outcome::Unsupported`], never sent.
     #[serde(skip_serializing)]
     Unknown {
@@ -96,6 +106,11 @@ impl<'de> Deserialize<'de> for Unit {
         #[derive(Deserialize)]
         struct Prove {
             backend: String,
+        }
+
+        #[derive(Deserialize)]
+        struct Dial {
+            socket: String,
         }
 
         impl<'de> Visitor<'de> for UnitVisitor {
@@ -130,6 +145,11 @@ impl<'de> Deserialize<'de> for Unit {
                             later => Unit::Unknown { name: format!("prove.{later}") },
                         }
                     }
+                    "dial" => {
+                        let Dial { socket } = map.next_value()?;
+                        Unit::Dial { socket }
+                    }
+                    "hold" => Unit::Hold(map.next_value()?),
                     _ => {
                         map.next_value::<IgnoredAny>()?;
                         Unit::Unknown { name }
@@ -217,6 +237,10 @@ pub enum Reply {
     Telemetry(Telemetry),
     /// A step of a proof-of-work.
     Prove(ProveReply),
+    /// Something happened to a socket.
+    Relay(RelayEvent),
+    /// Something happened to a held container.
+    Hold(HoldEvent),
 }
 
 /// How a request ended.

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bounded;
 use crate::byte_array::ByteArray;
+use crate::relay::StreamBytes;
 
 pub use pow_kernels::{Backend, CONTEXT_BYTES, Digest, Opening, QueryCounts};
 
@@ -55,6 +56,18 @@ pub enum Round {
     },
     /// Give everything back and end the request well.
     Release {},
+    /// Bytes for a dialled socket, see [`relay`](crate::relay).
+    Send {
+        /// The bytes.
+        bytes: StreamBytes,
+    },
+    /// So many more bytes of a dialled socket were taken.
+    Grant {
+        /// How many.
+        bytes: u32,
+    },
+    /// Nothing more will be sent to a dialled socket.
+    End {},
     /// A round of a later version. It is answered with
     /// [`Outcome::Unsupported`](crate::Outcome::Unsupported), never sent.
     #[serde(skip_serializing)]
@@ -85,6 +98,16 @@ impl<'de> Deserialize<'de> for Round {
             counts: QueryCounts,
         }
 
+        #[derive(Deserialize)]
+        struct Send {
+            bytes: StreamBytes,
+        }
+
+        #[derive(Deserialize)]
+        struct Grant {
+            bytes: u32,
+        }
+
         impl<'de> Visitor<'de> for RoundVisitor {
             type Value = Round;
 
@@ -112,6 +135,18 @@ impl<'de> Deserialize<'de> for Round {
                     "release" => {
                         map.next_value::<IgnoredAny>()?;
                         Round::Release {}
+                    }
+                    "send" => {
+                        let Send { bytes } = map.next_value()?;
+                        Round::Send { bytes }
+                    }
+                    "grant" => {
+                        let Grant { bytes } = map.next_value()?;
+                        Round::Grant { bytes }
+                    }
+                    "end" => {
+                        map.next_value::<IgnoredAny>()?;
+                        Round::End {}
                     }
                     _ => {
                         map.next_value::<IgnoredAny>()?;

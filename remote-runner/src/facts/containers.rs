@@ -14,9 +14,9 @@ use runner_protocol::facts::ContainerRuntime;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::http;
 use super::root::Root;
 use crate::deadline::within;
+use crate::http;
 
 /// How long a runtime may take for one answer. Docker's `/info` asks its storage driver.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);

@@ -16,7 +16,10 @@ fn hello_says_who_speaks() {
     let hello = &runner.hello;
     assert_eq!(hello.protocol_version, PROTOCOL_VERSION);
     assert_eq!(hello.runner_version, env!("CARGO_PKG_VERSION"));
-    assert_eq!(hello.capabilities, ["facts", "health", "watch", "prove", "prove.reference"]);
+    assert_eq!(
+        hello.capabilities,
+        ["facts", "health", "watch", "prove", "prove.reference", "dial", "hold"]
+    );
     assert_eq!(hello.pid, runner.child.id());
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
     assert_eq!(hello.boot_id, boot_id.trim());

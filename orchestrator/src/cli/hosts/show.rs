@@ -1,5 +1,7 @@
 //! `orchestrator hosts show`.
 
+mod trends;
+
 use runner_protocol::HostFacts;
 use runner_protocol::facts::Gpu;
 use serde_json::json;
@@ -29,7 +31,8 @@ pub async fn show(app: &App<'_>, host: &str, history: u32) -> Result<Exit, Failu
     let host = app.known_host(host).await?;
     let store = app.store().await?;
     let history = store.facts_history(&host.spec.name, history).await?;
-    app.report.json(&json!({ "host": host, "facts": history }));
+    let trends = trends::read(app, &host.spec.name).await?;
+    app.report.json(&json!({ "host": host, "facts": history, "trends": trends }));
     if app.report.is_json() {
         return Ok(Exit::Ok);
     }
@@ -43,6 +46,7 @@ pub async fn show(app: &App<'_>, host: &str, history: u32) -> Result<Exit, Failu
         }
     }
     changes(app, &history);
+    trends::show(app, &trends);
     Ok(Exit::Ok)
 }
 

@@ -1,13 +1,14 @@
 //! The operator's side: the built binary in a sealed environment.
 
 use std::fs::{self, File};
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -186,17 +187,28 @@ impl Drop for Running {
     }
 }
 
-/// Waits for a child and returns its status and the most memory it had, in bytes.
-fn wait(child: Child) -> (ExitStatus, u64) {
-    let pid = Pid::from_child(&child).as_raw_nonzero().get();
-    let mut status = 0;
-    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: both pointers are to live, writable memory of the types that wait4(2) fills.
-    let waited = unsafe { libc::wait4(pid, &mut status, 0, usage.as_mut_ptr()) };
-    assert_eq!(waited, pid, "{}", std::io::Error::last_os_error());
-    // SAFETY: an all-zero rusage is valid, and the call has filled it.
-    let usage = unsafe { usage.assume_init() };
-    (ExitStatus::from_raw(status), u64::try_from(usage.ru_maxrss).unwrap() * 1024)
+/// Waits for a child and returns its status and the most memory it had, in bytes. What wait4(2)
+/// says would count this process's memory too, which the child had until it became the program.
+fn wait(mut child: Child) -> (ExitStatus, u64) {
+    let pid = Pid::from_child(&child);
+    let ended = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    let between_looks = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+    let mut peak = 0;
+    loop {
+        peak = peak.max(peak_bytes(pid).unwrap_or(0));
+        match poll(&mut [PollFd::new(&ended, PollFlags::IN)], Some(&between_looks)) {
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => return (child.wait().unwrap(), peak),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// The most memory that a live process had so far, see proc_pid_status(5).
+fn peak_bytes(pid: Pid) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().unwrap() * 1024)
 }
 
 /// A command that has ended.
@@ -206,7 +218,7 @@ pub struct Finished {
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
-    /// The most memory that it had, or that this test had when it started it.
+    /// The most memory that it had, as last seen some milliseconds before its end.
     pub peak_bytes: u64,
 }
 

@@ -30,6 +30,16 @@ impl Host {
         Self::in_home(home, &path, options, environment)
     }
 
+    /// A host with an empty home and this Docker socket; see [`Self::with`] for the rest.
+    pub fn with_docker(socket: &Path, options: &[&str], environment: &str) -> Self {
+        let home = sshd::open_dir();
+        let set = format!("SetEnv HOME={} {environment}", home.path().display());
+        let mut options = options.to_vec();
+        options.push(&set);
+        let sshd = Sshd::with_docker_socket(socket, &options);
+        Self { sshd, home: home.path().to_owned(), _home: home }
+    }
+
     /// A host whose home is `path` inside a directory that it keeps.
     pub fn in_home(kept: TempDir, path: &Path, options: &[&str], environment: &str) -> Self {
         // sshd takes the first SetEnv alone.
@@ -134,7 +144,7 @@ pub fn running_with_home(home: &Path) -> Vec<String> {
     found.into_iter().map(|(_, line)| line).collect()
 }
 
-struct Process(PathBuf);
+pub struct Process(PathBuf);
 
 impl Process {
     /// A file of `/proc/<pid>`; empty when the process is gone or not ours to read.
@@ -142,12 +152,12 @@ impl Process {
         fs::read(self.0.join(file)).unwrap_or_default()
     }
 
-    fn command_line(&self) -> String {
+    pub fn command_line(&self) -> String {
         String::from_utf8_lossy(&self.read("cmdline")).replace('\0', " ")
     }
 }
 
-fn processes(wanted: impl Fn(&Process) -> bool) -> Vec<(Pid, String)> {
+pub fn processes(wanted: impl Fn(&Process) -> bool) -> Vec<(Pid, String)> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap() {
         let entry = entry.unwrap();

@@ -12,7 +12,7 @@ use crate::sshd::generate_key;
 
 /// What a hostile host may make the orchestrator use. It holds the runner twice, 15 MB in a
 /// development build.
-const MOST_BYTES: u64 = 200 << 20;
+const MOST_BYTES: u64 = 100 << 20;
 
 async fn deploy_to(hostility: Hostility) -> Deployed {
     let host = HostileHost::start(hostility).await;

@@ -31,6 +31,26 @@ pub fn to_runner() -> Vec<(&'static str, ToRunner)> {
             }),
         ),
         ("continue_release", round(Round::Release {})),
+        (
+            "request_dial",
+            ToRunner::Request { id, unit: Unit::Dial { socket: "/run/x.sock".into() } },
+        ),
+        (
+            "request_hold",
+            ToRunner::Request {
+                id,
+                unit: Unit::Hold(Held {
+                    socket: "/run/x.sock".into(),
+                    container: "c0ffee".into(),
+                    remove: true,
+                    grace_secs: 10,
+                    timeout_secs: Some(3600),
+                }),
+            },
+        ),
+        ("continue_send", round(Round::Send { bytes: StreamBytes(vec![1, 2, 3]) })),
+        ("continue_grant", round(Round::Grant { bytes: 65_536 })),
+        ("continue_end", round(Round::End {})),
         ("renew", ToRunner::Renew {}),
         ("cancel", ToRunner::Cancel { id }),
         ("shutdown", ToRunner::Shutdown {}),
@@ -51,6 +71,7 @@ pub fn from_runner() -> Vec<(&'static str, FromRunner)> {
         ("reply_facts", reply(Reply::Facts(Box::new(host_facts())))),
         ("reply_facts_no_driver", reply(Reply::Facts(Box::new(no_driver())))),
         ("reply_facts_driver_failed", reply(Reply::Facts(Box::new(driver_failed())))),
+        ("reply_facts_xid_errors", reply(Reply::Facts(Box::new(xid_errors())))),
         ("reply_health", reply(Reply::Health(health()))),
         ("reply_telemetry", reply(Reply::Telemetry(telemetry()))),
         ("reply_prove_prepared", prove(ProveEvent::Prepared {})),
@@ -67,6 +88,15 @@ pub fn from_runner() -> Vec<(&'static str, FromRunner)> {
             "reply_prove_openings",
             prove(ProveEvent::Openings { of: Opened::Products, openings: vec![opening()] }),
         ),
+        ("reply_relay_connected", reply(Reply::Relay(RelayEvent::Connected {}))),
+        (
+            "reply_relay_data",
+            reply(Reply::Relay(RelayEvent::Data { bytes: StreamBytes(vec![4, 5]) })),
+        ),
+        ("reply_relay_grant", reply(Reply::Relay(RelayEvent::Grant { bytes: 3 }))),
+        ("reply_relay_end", reply(Reply::Relay(RelayEvent::End {}))),
+        ("reply_hold_holding", reply(Reply::Hold(HoldEvent::Holding {}))),
+        ("reply_hold_expired", reply(Reply::Hold(HoldEvent::Expired {}))),
         ("finished_ok", finished(Outcome::Ok {})),
         ("finished_cancelled", finished(Outcome::Cancelled {})),
         (
@@ -193,6 +223,21 @@ pub fn host_facts() -> HostFacts {
             source: "/etc/machine-id".into(),
             message: "permission denied".into(),
         }],
+        xid_errors: None,
+    }
+}
+
+/// Facts of a host whose kernel module complained.
+fn xid_errors() -> HostFacts {
+    HostFacts {
+        xid_errors: Some(vec![XidError {
+            pci_address: "0000:3b:00.0".into(),
+            xid: 79,
+            count: 2,
+            last_secs_ago: 3600,
+            message: "pid='<unknown>', name=<unknown>, GPU has fallen off the bus.".into(),
+        }]),
+        ..host_facts()
     }
 }
 

@@ -15,6 +15,12 @@ pub fn to_runner() -> impl Strategy<Value = ToRunner> {
         Just(Unit::Health {}),
         any::<u64>().prop_map(|interval_ms| Unit::Watch { interval_ms }),
         backend().prop_map(|backend| Unit::Prove { backend }),
+        word().prop_map(|socket| Unit::Dial { socket }),
+        (word(), word(), any::<bool>(), any::<u32>(), any::<Option<u64>>()).prop_map(
+            |(socket, container, remove, grace_secs, timeout_secs)| {
+                Unit::Hold(Held { socket, container, remove, grace_secs, timeout_secs })
+            }
+        ),
     ];
     let round = prop_oneof![
         any::<[u8; 32]>().prop_map(|seed| {
@@ -27,6 +33,9 @@ pub fn to_runner() -> impl Strategy<Value = ToRunner> {
             Round::Open { nonce: ByteArray(nonce), counts: QueryCounts { probe, gemm } }
         }),
         Just(Round::Release {}),
+        vec(any::<u8>(), 0..99).prop_map(|bytes| Round::Send { bytes: StreamBytes(bytes) }),
+        any::<u32>().prop_map(|bytes| Round::Grant { bytes }),
+        Just(Round::End {}),
     ];
     prop_oneof![
         (id(), unit).prop_map(|(id, unit)| ToRunner::Request { id, unit }),
@@ -44,6 +53,13 @@ pub fn from_runner() -> impl Strategy<Value = FromRunner> {
         telemetry().prop_map(Reply::Telemetry),
         (backend(), prove_event())
             .prop_map(|(backend, event)| Reply::Prove(ProveReply { backend, event })),
+        vec(any::<u8>(), 0..99)
+            .prop_map(|bytes| Reply::Relay(RelayEvent::Data { bytes: StreamBytes(bytes) })),
+        any::<u32>().prop_map(|bytes| Reply::Relay(RelayEvent::Grant { bytes })),
+        Just(Reply::Relay(RelayEvent::Connected {})),
+        Just(Reply::Relay(RelayEvent::End {})),
+        Just(Reply::Hold(HoldEvent::Holding {})),
+        Just(Reply::Hold(HoldEvent::Expired {})),
     ];
     let outcome = prop_oneof![
         Just(Outcome::Ok {}),
@@ -253,6 +269,7 @@ prop_compose! {
         devices in vec(gpu(), 0..3),
         disagreement in (word(), word(), word(), word(), word()),
         problems in vec((word(), word()), 0..2),
+        xid_errors in option::of(vec((word(), any::<u32>(), any::<u64>(), word()), 0..2)),
     ) -> HostFacts {
         let (id, name, kernel, arch, hostname) = names;
         let (version, glibc, machine_id, boot_id) = optional;
@@ -276,6 +293,14 @@ prop_compose! {
                 .into_iter()
                 .map(|(source, message)| Problem { source, message })
                 .collect(),
+            xid_errors: xid_errors.map(|errors| {
+                errors
+                    .into_iter()
+                    .map(|(pci_address, xid, last_secs_ago, message)| XidError {
+                        pci_address, xid, count: xid, last_secs_ago, message,
+                    })
+                    .collect()
+            }),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One HTTP question over a Unix socket, with a deadline and a largest answer.
+//! One HTTP request over a Unix socket, with a deadline and a largest answer.
 //!
 //! HTTP/1.0, so that the answer ends with the connection and is never chunked.
 
@@ -15,7 +15,25 @@ const MAX_ANSWER: usize = 1024 * 1024;
 /// # Errors
 ///
 /// The socket cannot be reached, the deadline passed, or the answer is something else.
-pub(super) fn get(socket: &Path, path: &str, limit: Duration) -> io::Result<String> {
+pub(crate) fn get(socket: &Path, path: &str, limit: Duration) -> io::Result<String> {
+    match call(socket, "GET", path, limit)? {
+        (200, body) => Ok(body),
+        (code, _) => Err(invalid(&format!("HTTP status {code}"))),
+    }
+}
+
+/// Sends a request without a body and returns the status and the body of its answer. `path` is of
+/// this program's own making: it is not escaped.
+///
+/// # Errors
+///
+/// The socket cannot be reached, the deadline passed, or the answer is no HTTP.
+pub(crate) fn call(
+    socket: &Path,
+    method: &str,
+    path: &str,
+    limit: Duration,
+) -> io::Result<(u16, String)> {
     let end = Instant::now().checked_add(limit);
     let left = || match end.map(|end| end.saturating_duration_since(Instant::now())) {
         None | Some(Duration::ZERO) => Err(io::Error::from(io::ErrorKind::TimedOut)),
@@ -23,9 +41,9 @@ pub(super) fn get(socket: &Path, path: &str, limit: Duration) -> io::Result<Stri
     };
     let mut stream = UnixStream::connect(socket)?;
     stream.set_write_timeout(Some(left()?))?;
-    // `path` is a constant of this program.
-    let request =
-        format!("GET {path} HTTP/1.0\r\nHost: localhost\r\nAccept: application/json\r\n\r\n");
+    let request = format!(
+        "{method} {path} HTTP/1.0\r\nHost: localhost\r\nAccept: application/json\r\nContent-Length: 0\r\n\r\n"
+    );
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     let mut chunk = vec![0; 16 * 1024];
@@ -46,16 +64,16 @@ pub(super) fn get(socket: &Path, path: &str, limit: Duration) -> io::Result<Stri
         }
         answer.extend_from_slice(chunk.get(..length).unwrap_or_default());
     }
-    body(&String::from_utf8_lossy(&answer))
+    parse(&String::from_utf8_lossy(&answer))
 }
 
-/// The body of an answer.
-fn body(answer: &str) -> io::Result<String> {
+/// The status and the body of an answer.
+fn parse(answer: &str) -> io::Result<(u16, String)> {
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| invalid("no HTTP answer"))?;
     let mut status = head.lines().next().unwrap_or_default().split(' ');
-    match (status.next().map(|version| version.starts_with("HTTP/1.")), status.next()) {
-        (Some(true), Some("200")) => Ok(body.to_owned()),
-        (Some(true), Some(code)) if code.len() == 3 => Err(invalid(&format!("HTTP status {code}"))),
+    let is_http = status.next().is_some_and(|version| version.starts_with("HTTP/1."));
+    match status.next().and_then(|code| code.parse().ok()) {
+        Some(code) if is_http && (100..600).contains(&code) => Ok((code, body.to_owned())),
         _ => Err(invalid("no HTTP answer")),
     }
 }
@@ -69,14 +87,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bodies_of_good_answers_only() {
-        assert_eq!(body("HTTP/1.0 200 OK\r\nA: b\r\n\r\n{}").unwrap(), "{}");
-        assert_eq!(
-            body("HTTP/1.1 500 Error\r\n\r\n{}").unwrap_err().to_string(),
-            "HTTP status 500"
-        );
-        assert!(body("SSH-2.0-x\r\n\r\n").is_err());
-        assert!(body("HTTP/1.0 200 OK\r\n").is_err());
-        assert!(body("").is_err());
+    fn status_and_body_of_answers_that_are_http() {
+        assert_eq!(parse("HTTP/1.0 200 OK\r\nA: b\r\n\r\n{}").unwrap(), (200, "{}".into()));
+        assert_eq!(parse("HTTP/1.1 500 Error\r\n\r\n{}").unwrap().0, 500);
+        for other in ["SSH-2.0-x\r\n\r\n", "HTTP/1.0 200 OK\r\n", "HTTP/1.0 99999\r\n\r\n", ""] {
+            assert!(parse(other).is_err(), "{other}");
+        }
     }
 }
