@@ -161,6 +161,7 @@ fn verification(criterion: &mut Criterion<CpuTime>) {
         allow_reference: false,
         baseline: None,
         timing: TimingPolicy::for_mode(Mode::Quick, None),
+        held: false,
     };
     for (name, driver_name) in
         [("h100_h4", "NVIDIA H100 80GB HBM3"), ("rtx4090_h16", "NVIDIA GeForce RTX 4090")]

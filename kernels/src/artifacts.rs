@@ -46,16 +46,29 @@ pub static CUBINS: [Artifact; 9] = [
 /// The fallback: PTX for compute capability 7.5, in a version that drivers since 450 read.
 pub static PTX: Artifact = artifact!("gpow-compute_75.ptx", 7, 5, Mma);
 
+/// The module with this product kernel for a device; `None` where the device cannot run it.
+#[must_use]
+pub fn with_variant([major, minor]: [u8; 2], variant: KernelVariant) -> Option<&'static Artifact> {
+    let best = for_capability(major, minor)?;
+    if best.variant == variant {
+        return Some(best);
+    }
+    let runs = |artifact: &&Artifact| runs_on(artifact, major, minor);
+    CUBINS.iter().filter(runs).rfind(|artifact| artifact.variant == variant)
+}
+
+fn runs_on(artifact: &Artifact, major: u8, minor: u8) -> bool {
+    let [its_major, its_minor] = artifact.compute_capability;
+    its_major == major
+        && match artifact.variant {
+            KernelVariant::Wgmma => its_minor == minor,
+            _ => its_minor <= minor,
+        }
+}
+
 /// The module for a device, `None` below compute capability 7.0.
 #[must_use]
 pub fn for_capability(major: u8, minor: u8) -> Option<&'static Artifact> {
-    let runs = |artifact: &&Artifact| {
-        let [its_major, its_minor] = artifact.compute_capability;
-        its_major == major
-            && match artifact.variant {
-                KernelVariant::Wgmma => its_minor == minor,
-                _ => its_minor <= minor,
-            }
-    };
+    let runs = |artifact: &&Artifact| runs_on(artifact, major, minor);
     CUBINS.iter().rfind(runs).or(((major, minor) >= (7, 5)).then_some(&PTX))
 }

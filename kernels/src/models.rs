@@ -128,6 +128,15 @@ impl ModelTable {
     /// [`ModelTableError`] for text that is no table and for entries that contradict themselves.
     pub fn parse(text: &str) -> Result<Self, ModelTableError> {
         let table: Self = toml::from_str(text)?;
+        Self::checked(table.model)
+    }
+
+    /// A table of these models.
+    ///
+    /// # Errors
+    /// As [`Self::parse`], for entries that contradict themselves or each other.
+    pub fn checked(model: Vec<Model>) -> Result<Self, ModelTableError> {
+        let table = Self { model };
         let mut ids: Vec<_> = table.model.iter().map(|model| model.id).collect();
         ids.sort_unstable();
         if let Some(id) = duplicate(&ids) {

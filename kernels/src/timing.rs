@@ -102,6 +102,26 @@ impl TimingPolicy {
             + u128::from(self.allowance_ns)
     }
 
+    /// Longest time, in nanoseconds, of chains over a memory that was filled before an earlier probe.
+    /// However much the network is allowed, it is less than filling and walking take at the
+    /// datasheet's peak: who gave the memory away meanwhile is always too slow.
+    #[must_use]
+    pub fn held_limit_ns(&self, baseline: &Baseline) -> u128 {
+        let refilled = u128::from(baseline.fill.floor_us) + u128::from(baseline.chain.floor_us);
+        self.limit_ns(&baseline.chain).min(refilled * TOO_FAST_PERMILLE)
+    }
+
+    /// Judges chains over a memory that was filled before an earlier probe.
+    #[must_use]
+    pub fn judge_held(&self, baseline: &Baseline, measured_ns: u64) -> PhaseJudgement {
+        match self.judge(&baseline.chain, measured_ns) {
+            PhaseJudgement::InBand if u128::from(measured_ns) > self.held_limit_ns(baseline) => {
+                PhaseJudgement::TooSlow
+            }
+            judgement => judgement,
+        }
+    }
+
     /// Judges one phase.
     #[must_use]
     pub fn judge(&self, phase: &PhaseBaseline, measured_ns: u64) -> PhaseJudgement {

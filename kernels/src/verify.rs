@@ -66,6 +66,9 @@ pub struct Policy {
     pub baseline: Option<Baseline>,
     /// Strictness of the times.
     pub timing: TimingPolicy,
+    /// Whether the memory was filled before an earlier probe, so that its chains must also leave no
+    /// time to fill it again.
+    pub held: bool,
 }
 
 /// A verification under way.
@@ -197,7 +200,7 @@ impl<'a> Verification<'a> {
         ];
         let gemms = usize::from(self.challenge.context.parameters.gemms);
         let judged = timings.zip(policy.baseline.as_ref()).filter(|_| !reference);
-        checks.extend(verdict::times(judged, &policy.timing, gemms));
+        checks.extend(verdict::times(judged, policy, gemms));
         Verdict { checks, evidence: judged.map(|(_, baseline)| verdict::evidence(baseline)) }
     }
 

@@ -14,6 +14,8 @@ mod hosts;
 mod init;
 mod live;
 mod logging;
+mod models;
+mod new_file;
 mod passphrase;
 mod report;
 mod serve;

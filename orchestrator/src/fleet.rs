@@ -9,6 +9,7 @@
 mod claim;
 pub mod deploy;
 pub mod grants;
+mod ledger;
 mod link;
 mod outcome;
 mod purge;
@@ -22,4 +23,7 @@ pub use link::Fleet;
 pub use outcome::{Change, FleetEvent, HostOutcome, Step};
 pub use purge::purge;
 pub use trust::{TrustChange, inspect, replace};
-pub use verify::{Verified, VerifyError, VerifyOptions, VerifyStep, verify};
+pub use verify::{
+    GpuReport, GpuStep, GpuVerdict, HostVerdict, ModelSource, VerifyError, VerifyEvent,
+    VerifyOptions, VerifyStep, sentence, short_uuid, verify,
+};

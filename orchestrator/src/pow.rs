@@ -8,8 +8,12 @@ mod challenge;
 mod document;
 mod judge;
 
-pub use challenge::{ChallengeRecord, NoRandomness, REFERENCE_SIZES, reference_challenge};
-pub use document::{
-    CheckRow, DocumentError, Examination, MAX_DOCUMENT_BYTES, ProofRecord, SignedProof, examine,
+pub use challenge::{
+    Asked, ChallengeRecord, GpuTarget, NoRandomness, REFERENCE_SIZES, gpu_challenge, probed_again,
+    random_moments, raw_uuid, reference_challenge,
 };
-pub use judge::{backend_name, judge, outcome_name, passes};
+pub use document::{
+    CheckRow, DocumentError, Examination, GpuLabel, MAX_DOCUMENT_BYTES, ProofRecord, SignedProof,
+    examine,
+};
+pub use judge::{Judgement, backend_name, judge, mode_name, only_slow, outcome_name, passes};

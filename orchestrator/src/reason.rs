@@ -66,6 +66,26 @@ reasons! {
     NoDriver = "no_driver",
     /// The runner has no CUDA kernels for the host's GPUs.
     NoKernels = "no_kernels",
+    /// The NVIDIA driver is too old for the kernels.
+    DriverTooOld = "driver_too_old",
+    /// The driver shows no such GPU, or none at all.
+    GpuNotFound = "gpu_not_found",
+    /// The GPU's model is not in the model table.
+    UnknownModel = "unknown_model",
+    /// Another process computes on the GPU.
+    GpuBusy = "gpu_busy",
+    /// The GPU is divided into instances.
+    MigEnabled = "mig_enabled",
+    /// The GPU has too little free memory.
+    OutOfMemory = "out_of_memory",
+    /// The kernels compute something wrong on the GPU.
+    SelftestFailed = "selftest_failed",
+    /// The GPU found an error of its memory that it cannot correct.
+    EccError = "ecc_error",
+    /// The GPU failed or has fallen off the bus.
+    GpuLost = "gpu_lost",
+    /// Two hosts, or two GPUs of one, show the same GPU.
+    DuplicateGpu = "duplicate_gpu",
     /// A verifier rejected a proof.
     Rejected = "rejected",
     /// The host's GPUs are not what the fleet file claims.

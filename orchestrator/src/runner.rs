@@ -19,4 +19,4 @@ pub use artifact::{Artifact, ArtifactError};
 pub use error::Error;
 pub use hold::{Hold, HoldEnd};
 pub use relay::Relay;
-pub use session::{Exchange, Session, Started, UnitEvent};
+pub use session::{Incoming, Session, Started, UnitEvent};

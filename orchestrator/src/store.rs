@@ -1,4 +1,5 @@
 //! The database: hosts, trusted host keys, facts, challenges, leases and the audit chain.
+//! The database: hosts, trusted host keys, facts, challenges, seen GPUs and the audit chain.
 //!
 //! One [`Store`] owns the connection pool; every write that belongs together is one transaction,
 //! so a kill at any moment leaves either all of it or none. Facts, keys, challenges and events are history:
@@ -16,6 +17,7 @@ mod listings;
 mod metagraphs;
 mod serve_lease;
 mod sweeps;
+mod ledger;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,7 +26,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
 pub use audit::{AuditFault, AuditReport, Event, NewEvent};
-pub use challenges::{ChallengeEnd, ChallengeRow, NewChallenge};
+pub use challenges::{ChallengeEnd, ChallengeRow, JudgedProof, NewChallenge};
 pub use facts::FactsRecord;
 pub use grants::{
     GrantEnd, GrantFilter, GrantLimits, GrantRow, GrantState, LimitReached, NewGrant,
@@ -39,6 +41,8 @@ pub use sweeps::{
     AlertRow, FindingRow, HostChange, HostKnowledge, HostSweep, LockHolder, ProbeRow, SweepCounts,
     SweepLock, SweepRow, trouble_of,
 };
+pub use leases::{GpuRequest, HeldGpu, Lease, LeaseError, LeaseKind, NewLease};
+pub use ledger::{Duplicate, SeenBy, Sighting};
 
 /// How long a statement waits for another process's write to end. A write here is a few rows;
 /// half a minute of contention means that something holds the database and should be reported.

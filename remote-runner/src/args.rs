@@ -12,6 +12,11 @@ use runner_protocol::LEASE_DURATION;
 /// persistence mode takes up to 20 s.
 const PROBE_DEADLINE: Duration = Duration::from_secs(45);
 
+/// How long a phase of a proof-of-work may take, unless told otherwise: from the start of its
+/// process, or from a round, to its last step. Initialising eight devices without persistence mode
+/// takes up to 20 s, compiling PTX some seconds; an honest fill or probe takes less than one.
+const PHASE_DEADLINE: Duration = Duration::from_secs(120);
+
 /// What `--help` prints.
 pub(crate) const HELP: &str = "\
 remote-runner: runs on a GPU host for one session of an orchestrator, and ends with it.
@@ -42,10 +47,7 @@ on stdin and stdout, and leaves nothing running. There is nothing to see at a te
 pub(crate) enum Command {
     Session(Options),
     Probe(ProbeOptions),
-    /// Computes the reference proof-of-work for the runner that is `parent`.
-    Prove {
-        parent: u32,
-    },
+    Prove(ProveOptions),
     Version,
     Help,
     SelfCheck,
@@ -60,6 +62,8 @@ pub(crate) struct Options {
     pub(crate) lease: Duration,
     /// How long NVML may take to answer.
     pub(crate) probe_deadline: Duration,
+    /// How long a phase of a proof-of-work may take.
+    pub(crate) phase_deadline: Duration,
     /// Where `/proc`, `/sys` and `/etc` are read: `/` but in tests.
     pub(crate) root: PathBuf,
 }
@@ -69,6 +73,15 @@ pub(crate) struct Options {
 pub(crate) struct ProbeOptions {
     /// Samples at this interval, or the facts once.
     pub(crate) interval: Option<Duration>,
+    /// The process that must be alive: the child's parent.
+    pub(crate) parent: u32,
+}
+
+/// What a child process proves.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct ProveOptions {
+    /// The device's UUID; `None` for the reference.
+    pub(crate) gpu: Option<String>,
     /// The process that must be alive: the child's parent.
     pub(crate) parent: u32,
 }
@@ -91,17 +104,18 @@ impl fmt::Display for ArgsError {
 
 /// Reads the arguments after the program's name.
 ///
-/// `--lease-ms`, `--probe-deadline-ms` and `--root` are for tests, `--probe-*` and `--prove-for` for
-/// the runner's own children; none of them is part of the interface.
+/// `--lease-ms`, `--probe-deadline-ms`, `--phase-deadline-ms` and `--root` are for tests, `--probe-*`
+/// and `--prove-*` for the runner's own children; none of them is part of the interface.
 pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, ArgsError> {
     let mut options = Options {
         deadline: None,
         lease: LEASE_DURATION,
         probe_deadline: PROBE_DEADLINE,
+        phase_deadline: PHASE_DEADLINE,
         root: PathBuf::from("/"),
     };
     let (mut probe, mut prove) = (None, None);
-    let mut interval = None;
+    let (mut interval, mut gpu) = (None, None);
     let mut arguments = arguments.enumerate();
     while let Some((index, argument)) = arguments.next() {
         let mut number = |flag| {
@@ -119,6 +133,15 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command
             Some("--probe-deadline-ms") => {
                 options.probe_deadline = Duration::from_millis(number("--probe-deadline-ms")?);
             }
+            Some("--phase-deadline-ms") => {
+                options.phase_deadline = Duration::from_millis(number("--phase-deadline-ms")?);
+            }
+            Some("--prove-gpu") => {
+                match arguments.next().and_then(|(_, uuid)| uuid.into_string().ok()) {
+                    Some(uuid) => gpu = Some(uuid),
+                    None => return Err(ArgsError::Value { flag: "--prove-gpu" }),
+                }
+            }
             Some("--root") => match arguments.next() {
                 Some((_, path)) => options.root = PathBuf::from(path),
                 None => return Err(ArgsError::Value { flag: "--root" }),
@@ -133,7 +156,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command
     }
     Ok(match (probe, prove) {
         (Some(parent), _) => Command::Probe(ProbeOptions { interval, parent }),
-        (None, Some(parent)) => Command::Prove { parent },
+        (None, Some(parent)) => Command::Prove(ProveOptions { gpu, parent }),
         (None, None) => Command::Session(options),
     })
 }

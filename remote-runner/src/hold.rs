@@ -99,7 +99,8 @@ fn stop(one: &Held) {
     let socket = PathBuf::from(&one.socket);
     let (id, grace) = (&one.container, one.grace_secs.min(MAX_GRACE));
     let limit = Duration::from_secs(u64::from(grace)).saturating_add(STOP_MARGIN);
-    let stopped = http::call(&socket, "POST", &format!("/containers/{id}/stop?t={grace}"), limit);
+    let stopped =
+        http::call(&socket, "POST", &format!("/containers/{id}/stop?t={grace}"), limit);
     // 304: it had ended; 404: it is gone.
     if !matches!(stopped, Ok((204 | 304 | 404, _))) {
         log::error("the engine did not stop the container", &format!("{:?}", stopped.map(|s| s.0)));

@@ -10,7 +10,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use runner_protocol::ExitCode;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use serde::Serialize;
 
 use crate::os;
 
@@ -20,15 +19,6 @@ const MAX_LINE: usize = 4096;
 
 /// One writer at a time, so that lines do not mix and the poll stays true for the write after it.
 static LINE: Mutex<()> = Mutex::new(());
-
-#[derive(Serialize)]
-struct Line<'a> {
-    unix_ms: u64,
-    level: &'a str,
-    message: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    detail: &'a str,
-}
 
 /// Logs something that went as it should.
 pub(crate) fn info(message: &str, detail: &str) {
@@ -58,11 +48,7 @@ fn write(level: &str, message: &str, detail: &str) {
     // Escapes may make six bytes of one; the rest of the line is short.
     let cut = detail.char_indices().nth(MAX_LINE / 8).map_or(detail.len(), |(index, _)| index);
     let detail = detail.get(..cut).unwrap_or_default();
-    let Ok(mut line) = serde_json::to_vec(&Line { unix_ms: unix_ms(), level, message, detail })
-    else {
-        return;
-    };
-    line.push(b'\n');
+    let line = line(unix_ms(), level, message, detail);
     let _guard = LINE.lock().unwrap_or_else(PoisonError::into_inner);
     let stderr = io::stderr();
     let mut waiting = [PollFd::new(&stderr, PollFlags::OUT)];
@@ -72,5 +58,46 @@ fn write(level: &str, message: &str, detail: &str) {
     if writable && line.len() <= MAX_LINE {
         // There is nowhere left to report a failure to.
         let _ = rustix::io::write(&stderr, &line);
+    }
+}
+
+/// One line, written by hand: a serializer for it would be a hundredth of the binary.
+fn line(unix_ms: u64, level: &str, message: &str, detail: &str) -> Vec<u8> {
+    let mut line = format!("{{\"unix_ms\":{unix_ms}");
+    for (name, text) in [("level", level), ("message", message), ("detail", detail)] {
+        if name == "detail" && text.is_empty() {
+            continue;
+        }
+        line.push_str(",\"");
+        line.push_str(name);
+        line.push_str("\":\"");
+        for character in text.chars() {
+            match character {
+                '"' | '\\' => line.extend(['\\', character]),
+                // RFC 8259 section 7: these alone must not stand for themselves.
+                '\0'..='\x1f' => line.push_str(&format!("\\u{:04x}", u32::from(character))),
+                other => line.push(other),
+            }
+        }
+        line.push('"');
+    }
+    line.push_str("}\n");
+    line.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::line;
+
+    #[test]
+    fn a_line_is_json_whatever_is_in_it() {
+        let detail = "a \"quoted\" path\\ with\nlines,\ttabs, \u{1b}[31m, \0 and \u{1f4a5}";
+        let written = line(7, "error", "x", detail);
+        let read: serde_json::Value = serde_json::from_slice(&written).unwrap();
+        assert_eq!(read["unix_ms"], 7);
+        assert_eq!((&read["level"], &read["message"]), (&"error".into(), &"x".into()));
+        assert_eq!(read["detail"], detail);
+        assert_eq!(written.iter().filter(|byte| **byte == b'\n').count(), 1);
+        assert!(!String::from_utf8(line(7, "info", "x", "")).unwrap().contains("detail"));
     }
 }

@@ -8,8 +8,8 @@
 //! There is no async runtime. The main thread owns the session's state and blocks only in waiting
 //! for its next [`session`] event, so that the lease and the deadline always fire. One thread reads
 //! standard input, one writes standard output, one waits for signals, and each request has one of
-//! its own. What may hang or crash in foreign code (NVML), and what takes
-//! a processor for seconds (the reference prover), runs in a child process, see [`subprocess`].
+//! its own. What may hang or crash in foreign code (NVML, CUDA), and what takes a processor for
+//! seconds (the reference prover), runs in a child process, see [`subprocess`].
 //!
 //! # What it must not do
 //!
@@ -57,7 +57,7 @@ fn run() -> ExitCode {
             }
         },
         Ok(Command::Probe(options)) => probe::child::run(&options),
-        Ok(Command::Prove { parent }) => prove::run(parent),
+        Ok(Command::Prove(options)) => prove::run(&options),
         Ok(Command::Session(options)) => {
             if io::stdin().is_terminal() || io::stdout().is_terminal() {
                 say(args::EXPLANATION);

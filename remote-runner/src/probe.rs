@@ -47,5 +47,5 @@ pub(crate) fn start(
             vec!["--probe-interval-ms".to_owned(), interval.as_millis().to_string()]
         }
     };
-    Subprocess::start("--probe-for", &arguments, false, events)
+    Subprocess::start("--probe-for", &arguments, &[], false, events)
 }

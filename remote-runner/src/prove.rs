@@ -1,27 +1,23 @@
-//! The child's side of the reference proof-of-work: the slow, plain prover of `kernels/` on one core.
+//! The child's side of a proof-of-work: one GPU, or the CPU reference, for one request.
 //!
-//! It shows that protocol, transport and verifier work on a host without a GPU, and nothing of a
-//! GPU. Its sizes are capped far below any GPU's, so that it cannot be used to load a host.
+//! It runs in a process of its own because what it calls may hang, crash or be poisoned by an error of
+//! the hardware; killing it gives everything back. Rounds come on standard input, one after another;
+//! steps go to standard output. It has one thread.
 
 use std::io::{self, Read};
 
-use pow_kernels::queries::MAX_QUERIES;
-use pow_kernels::reference::{Committed, Prover};
-use pow_kernels::{Context, KernelVariant, Parameters};
 use runner_protocol::prove::{MAX_OPENINGS, Opened, Opening};
 use runner_protocol::{ExitCode, FrameDecoder, ProveEvent, Round, decode};
 use serde::{Deserialize, Serialize};
 
+use crate::args::ProveOptions;
 use crate::subprocess::{bind_to_parent, say_to_parent};
 
-/// The largest memory that the reference fills, in bytes (64 MiB).
-const MAX_MEMORY_BYTES: u64 = 64 * 1024 * 1024;
-/// The most steps over all chains: with the longest leaves a few seconds of one core.
-const MAX_STEPS: u64 = 1 << 20;
-/// The most entries over all products: 2^19 dot products of 16384 bytes, a few seconds of one core.
-const MAX_ENTRIES: u64 = 1 << 19;
-/// The most applications of Philox per leaf.
-const MAX_LEAF_ITERATIONS: u8 = 8;
+mod cuda;
+mod reference;
+
+/// How much is read at once: all rounds but one are far smaller.
+const CHUNK: usize = 16 * 1024;
 
 /// What the child tells its parent.
 #[derive(Debug, Serialize, Deserialize)]
@@ -60,14 +56,46 @@ impl From<io::Error> for Stop {
     }
 }
 
-/// Answers rounds until standard input ends.
-pub(crate) fn run(parent: u32) -> ExitCode {
-    if !bind_to_parent(parent) {
+/// What can prove.
+trait Prover {
+    /// Answers a round: says its steps. [`Round::Release`] does not come here.
+    fn answer(&mut self, round: Round) -> Result<(), Stop>;
+}
+
+/// Answers rounds until released, or until standard input ends.
+pub(crate) fn run(options: &ProveOptions) -> ExitCode {
+    if !bind_to_parent(options.parent) {
         return ExitCode::Environment;
     }
-    let mut state = State::default();
+    let mut prover = None;
+    let done = prove(options, &mut prover);
+    // Said before the prover is dropped: giving back what a broken device holds may never end.
+    let said = match done {
+        Ok(()) => Ok(()),
+        Err(Stop::Silent) => return ExitCode::StdoutClosed,
+        Err(Stop::Refused { code, message }) => {
+            say_to_parent(&FromProver::Refused { code: code.to_owned(), message })
+        }
+    };
+    match said {
+        Ok(()) => ExitCode::Ok,
+        Err(_) => ExitCode::StdoutClosed,
+    }
+}
+
+/// Makes the prover and has it answer.
+fn prove(options: &ProveOptions, place: &mut Option<Box<dyn Prover>>) -> Result<(), Stop> {
+    let (prover, device): (Box<dyn Prover>, _) = match &options.gpu {
+        Some(uuid) => {
+            let (prover, device) = cuda::Cuda::start(uuid)?;
+            (Box::new(prover), Some(device))
+        }
+        None => (Box::new(reference::Reference::default()), None),
+    };
+    let prover = place.insert(prover);
+    step(ProveEvent::Prepared { device }, true)?;
     let mut decoder = FrameDecoder::new();
-    let mut chunk = vec![0; 1024];
+    let mut chunk = vec![0; CHUNK];
     while let Ok(length @ 1..) = io::stdin().read(&mut chunk) {
         let mut bytes = chunk.get(..length).unwrap_or_default();
         loop {
@@ -76,80 +104,15 @@ pub(crate) fn run(parent: u32) -> ExitCode {
                 Ok(Some(body)) => decode::<Round>(&body),
                 Err(error) => Err(error),
             };
-            let Ok(round) = round else { return ExitCode::ProtocolError };
-            match state.answer(round) {
-                Ok(()) => {}
-                Err(Stop::Silent) => return ExitCode::StdoutClosed,
-                Err(Stop::Refused { code, message }) => {
-                    let refused = FromProver::Refused { code: code.to_owned(), message };
-                    return match say_to_parent(&refused) {
-                        Ok(()) => ExitCode::Ok,
-                        Err(_) => ExitCode::StdoutClosed,
-                    };
-                }
+            match round {
+                // Everything is given back in order when this returns.
+                Ok(Round::Release {}) => return Ok(()),
+                Ok(round) => prover.answer(round)?,
+                Err(error) => return Err(refused("bug", error.to_string())),
             }
         }
     }
-    ExitCode::Ok
-}
-
-/// How far the proof is.
-#[derive(Default)]
-struct State {
-    filled: Option<Prover>,
-    /// Taken by `open`: a commitment is opened once.
-    committed: Option<Committed>,
-}
-
-impl State {
-    fn answer(&mut self, round: Round) -> Result<(), Stop> {
-        match round {
-            Round::Fill { context } if self.filled.is_none() => {
-                let context = Context::decode(&context.0).map_err(|error| {
-                    refused("context", format!("the context cannot be used: {error}"))
-                })?;
-                check(&context)?;
-                self.filled = Some(Prover::fill(&context));
-                step(ProveEvent::Filled {}, true)
-            }
-            Round::Probe { nonce } => {
-                let Some(prover) = &self.filled else { return Err(out_of_order("probe")) };
-                // The commitment of an earlier probe is given up: its memory too.
-                self.committed = None;
-                let products = prover.context().parameters.gemms;
-                let (mut told, mut product) = (Ok(()), None);
-                let committed =
-                    prover.commit_telling(&nonce.0, prover.walk(&nonce.0), &mut |root| {
-                        if told.is_ok() {
-                            let last = product == products.checked_sub(1);
-                            told = step(ProveEvent::Root { product, root }, last);
-                        }
-                        product = Some(product.map_or(0, |product: u8| product.saturating_add(1)));
-                    });
-                told?;
-                self.committed = Some(committed);
-                Ok(())
-            }
-            Round::Open { nonce, counts } => {
-                let Some(committed) = self.committed.take() else {
-                    return Err(out_of_order("open"));
-                };
-                if counts.probe > MAX_QUERIES || counts.gemm > MAX_QUERIES {
-                    return Err(refused("too_large", format!("more than {MAX_QUERIES} queries")));
-                }
-                let proof = committed.open(&nonce.0, counts);
-                openings(Opened::Records, &proof.probe_openings, false)?;
-                openings(Opened::Products, &proof.gemm_openings, true)
-            }
-            Round::Fill { .. } => Err(out_of_order("fill")),
-            // The parent answers these itself.
-            Round::Release {}
-            | Round::Send { .. }
-            | Round::Grant { .. }
-            | Round::End {}
-            | Round::Unknown { .. } => Err(out_of_order("release")),
-        }
-    }
+    Ok(())
 }
 
 /// Sends openings in replies of a bounded size, at least one; `last` says that they end the round.
@@ -169,41 +132,10 @@ fn step(event: ProveEvent, last: bool) -> Result<(), Stop> {
     Ok(say_to_parent(&FromProver::Step { event, last })?)
 }
 
-fn refused(code: &'static str, message: String) -> Stop {
-    Stop::Refused { code, message }
+fn refused(code: &'static str, message: impl Into<String>) -> Stop {
+    Stop::Refused { code, message: message.into() }
 }
 
-fn out_of_order(round: &str) -> Stop {
-    refused("unexpected", format!("the round {round} has no place here"))
-}
-
-/// Refuses what is not for the reference, before anything is allocated.
-fn check(context: &Context) -> Result<(), Stop> {
-    if context.variant != KernelVariant::Reference {
-        let message = "the context asks for kernels, and this is the CPU reference";
-        return Err(refused("context", message.to_owned()));
-    }
-    match too_large(&context.parameters) {
-        None => Ok(()),
-        Some(message) => Err(refused("too_large", message)),
-    }
-}
-
-/// What is too much for the CPU reference. No product overflows: the factors have bounds of 2^20
-/// or less by the checked parameters.
-fn too_large(sizes: &Parameters) -> Option<String> {
-    let steps = u64::from(sizes.chains)
-        .saturating_mul(u64::from(pow_kernels::parameters::SEGMENTS))
-        .saturating_mul(sizes.steps.into());
-    let dimension = u64::from(sizes.gemm_dimension);
-    let entries = u64::from(sizes.gemms).saturating_mul(dimension).saturating_mul(dimension);
-    let limits = [
-        ("bytes of memory", sizes.memory_bytes(), MAX_MEMORY_BYTES),
-        ("steps of chains", steps, MAX_STEPS),
-        ("entries of products", entries, MAX_ENTRIES),
-        ("leaf iterations", sizes.leaf_iterations.into(), MAX_LEAF_ITERATIONS.into()),
-    ];
-    limits.into_iter().find(|(_, asked, most)| asked > most).map(|(what, asked, most)| {
-        format!("{asked} {what} are too many for the CPU reference, which takes {most}")
-    })
+fn out_of_order(round: &Round) -> Stop {
+    refused("unexpected", format!("the round {} has no place here", round.name()))
 }

@@ -21,8 +21,9 @@ use crate::{build, facts, hold, log, os, tree};
 mod input;
 mod output;
 
-/// How many requests may run at once: facts, health and a watch for two callers, with room.
-const MAX_REQUESTS: usize = 16;
+/// How many requests may run at once: a proof-of-work on each of 16 GPUs with a watch beside them,
+/// facts and health for another caller, and as much room again.
+const MAX_REQUESTS: usize = 40;
 
 /// How many events wait for the main thread before the reader waits for it.
 const EVENT_QUEUE: usize = 64;

@@ -1,9 +1,10 @@
 //! A child of the runner: the same executable, doing what may hang, crash or take all the time of a
 //! processor. It writes frames to its standard output, and killing it takes back all it holds.
 
+use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,12 +20,14 @@ const EXIT_GRACE: Duration = Duration::from_millis(500);
 /// A running child. Dropping it kills it.
 pub(crate) struct Subprocess {
     child: Child,
-    stdin: Option<ChildStdin>,
+    /// To the thread that writes to the child.
+    frames: Option<Sender<Vec<u8>>>,
 }
 
 impl Subprocess {
     /// Starts this executable with `arguments` and the own process id after them. Its frames and its
-    /// end are sent to `events`. Its standard input is a pipe if it listens, else empty.
+    /// end are sent to `events`. Its standard input is a pipe if it listens, else empty;
+    /// `environment` is added to the runner's own.
     ///
     /// # Errors
     ///
@@ -32,17 +35,24 @@ impl Subprocess {
     pub(crate) fn start(
         role: &'static str,
         arguments: &[String],
+        environment: &[(&str, OsString)],
         listens: bool,
         events: Sender<UnitEvent>,
     ) -> io::Result<Self> {
         let mut command = Command::new("/proc/self/exe");
         command.arg(role).arg(std::process::id().to_string()).args(arguments);
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         // Standard error is not passed on: a child stuck in the kernel would hold the SSH channel
         // open, and a library's own words are no JSON lines.
         command.stdin(if listens { Stdio::piped() } else { Stdio::null() });
         let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
-        let mut started = Self { child, stdin: None };
-        started.stdin = started.child.stdin.take();
+        let mut started = Self { child, frames: None };
+        if let Some(stdin) = started.child.stdin.take() {
+            let (frames, to_write) = channel();
+            started.frames = Some(frames);
+            let name = "child stdin".to_owned();
+            thread::Builder::new().name(name).spawn(move || write(stdin, &to_write))?;
+        }
         if let Some(stdout) = started.child.stdout.take() {
             let name = "child".to_owned();
             thread::Builder::new().name(name).spawn(move || relay(stdout, &events))?;
@@ -50,14 +60,27 @@ impl Subprocess {
         Ok(started)
     }
 
-    /// Sends the child a message, which must be small enough for an empty pipe (pipe(7)).
+    /// Sends the child a message, without waiting for it to read: a child that hangs must not hold
+    /// the one who would kill it.
     ///
     /// # Errors
     ///
-    /// The child does not listen any more.
-    pub(crate) fn say<T: Serialize>(&mut self, message: &T) -> io::Result<()> {
-        let stdin = self.stdin.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
-        say_to(stdin, message)
+    /// The message cannot be encoded, or the child does not listen any more.
+    pub(crate) fn say<T: Serialize>(&self, message: &T) -> io::Result<()> {
+        let frame = encode_frame(message).map_err(io::Error::other)?;
+        let frames = self.frames.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
+        frames.send(frame).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+
+    /// The child's process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether a child that closed its output ended with success.
+    pub(crate) fn ended_well(&mut self) -> bool {
+        self.how_it_ended();
+        matches!(self.child.try_wait(), Ok(Some(status)) if status.success())
     }
 
     /// How a child that closed its output ended, in words.
@@ -82,6 +105,15 @@ impl Drop for Subprocess {
         // in the kernel.
         let _ = self.child.kill();
         let _ = self.how_it_ended();
+    }
+}
+
+/// Writes frames until the child does not listen any more, or nobody has more to say.
+fn write(mut stdin: ChildStdin, frames: &Receiver<Vec<u8>>) {
+    for frame in frames {
+        if stdin.write_all(&frame).is_err() {
+            return;
+        }
     }
 }
 
@@ -117,11 +149,8 @@ pub(crate) fn bind_to_parent(parent: u32) -> bool {
 
 /// The child's side: sends the parent a message.
 pub(crate) fn say_to_parent<T: Serialize>(message: &T) -> io::Result<()> {
-    say_to(&mut io::stdout(), message)
-}
-
-fn say_to<T: Serialize>(stream: &mut dyn Write, message: &T) -> io::Result<()> {
     let frame = encode_frame(message).map_err(io::Error::other)?;
-    stream.write_all(&frame)?;
-    stream.flush()
+    let mut stdout = io::stdout();
+    stdout.write_all(&frame)?;
+    stdout.flush()
 }

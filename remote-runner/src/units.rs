@@ -12,18 +12,18 @@ use runner_protocol::{
 
 use crate::args::Options;
 use crate::facts::{self, Root};
-use crate::hold::Hold;
 use crate::probe::{self, TelemetryFrame};
 use crate::session::Event;
 use crate::subprocess::Subprocess;
+use crate::hold::Hold;
 use crate::{health, log};
 
 mod dial;
 mod prove;
 
 /// What `Hello` says the runner can do.
-pub(crate) const CAPABILITIES: [&str; 7] =
-    ["facts", "health", "watch", "prove", "prove.reference", "dial", "hold"];
+pub(crate) const CAPABILITIES: [&str; 8] =
+    ["facts", "health", "watch", "prove", "prove.cuda", "prove.reference", "dial", "hold"];
 
 /// How long the host's own files and sockets may take. Each part that can hang has a shorter
 /// deadline of its own; this one holds if one was forgotten.
@@ -139,14 +139,8 @@ impl Stop {
     /// The orchestrator said something that has no place now.
     fn unexpected(round: &Round) -> Self {
         let name = match round {
-            Round::Fill { .. } => "fill",
-            Round::Probe { .. } => "probe",
-            Round::Open { .. } => "open",
-            Round::Release {} => "release",
-            Round::Send { .. } => "send",
-            Round::Grant { .. } => "grant",
-            Round::End {} => "end",
             Round::Unknown { .. } => "of a later version",
+            known => known.name(),
         };
         Self::failed("unexpected", format!("the round {name} has no place here"))
     }
@@ -177,7 +171,7 @@ pub(crate) fn run(unit: Unit, request: Request, options: &Options) {
             let interval = Duration::from_millis(interval_ms).max(MIN_INTERVAL);
             watch(&request, options, interval)
         }
-        Unit::Prove { backend } => prove::run(&request, options, backend),
+        Unit::Prove { backend, gpu } => prove::run(&request, options, backend, gpu.as_deref()),
         Unit::Dial { socket } => dial::run(&request, &socket),
         Unit::Hold(held) => hold(&request, held),
         Unit::Unknown { name } => return request.finish(Outcome::Unsupported { unit: name }),
@@ -261,7 +255,9 @@ fn hold(request: &Request, held: Held) -> Result<(), Stop> {
     request.reply(Reply::Hold(HoldEvent::Holding {}))?;
     loop {
         let event = match end {
-            Some(end) => request.events.recv_timeout(end.saturating_duration_since(Instant::now())),
+            Some(end) => {
+                request.events.recv_timeout(end.saturating_duration_since(Instant::now()))
+            }
             None => request.events.recv().map_err(RecvTimeoutError::from),
         };
         match event {

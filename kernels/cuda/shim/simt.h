@@ -3,12 +3,14 @@
 // It knows barriers, shuffles, static and dynamic shared memory, and the matrix instructions by their documented layouts.
 // It says nothing about speed, memory ordering, or what the compiler for the device makes of the source.
 #pragma once
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <vector>
 
 #define GPOW_SIMT_SHIM
@@ -38,24 +40,45 @@ static inline int2 make_int2(int x, int y) { return {x, y}; }
 enum Wait { RUNNING, AT_BLOCK_BARRIER, AT_WARP_BARRIER, DONE };
 struct Fiber {
     ucontext_t context;
+    jmp_buf place;
+    bool started;
     Wait wait;
-    std::vector<char> stack;
 };
 static std::vector<Fiber> fibers;
-static ucontext_t scheduler;
+// Kept from launch to launch; only what is touched takes memory.
+static std::vector<std::unique_ptr<char[]>> stacks;
+static constexpr size_t STACK_BYTES = 256 * 1024;
+static jmp_buf scheduler;
 static std::function<void()> kernel;
 static unsigned char shim_dynamic_shared[256 * 1024] __align__(1024);
 
+// Back to the scheduler, until it resumes this fiber. `_setjmp` and `_longjmp` leave the signal mask alone, so that a switch
+// is no system call; `swapcontext` makes two.
+static void leave(Fiber &fiber) {
+    if (_setjmp(fiber.place) == 0) _longjmp(scheduler, 1);
+}
+
+// Runs the kernel once in each thread block.
 static void fiber_main() {
-    kernel();
-    fibers[threadIdx.x].wait = DONE;
-    swapcontext(&fibers[threadIdx.x].context, &scheduler);
+    for (;;) {
+        kernel();
+        Fiber &fiber = fibers[threadIdx.x];
+        fiber.wait = DONE;
+        leave(fiber);
+    }
+}
+
+static __attribute__((noinline)) void resume(Fiber &fiber) {
+    if (_setjmp(scheduler) != 0) return;
+    if (fiber.started) _longjmp(fiber.place, 1);
+    fiber.started = true;
+    setcontext(&fiber.context);
 }
 
 static void wait_at(Wait barrier) {
     unsigned self = threadIdx.x;
     fibers[self].wait = barrier;
-    swapcontext(&fibers[self].context, &scheduler);
+    leave(fibers[self]);
     threadIdx.x = self;
 }
 static inline void __syncthreads() { wait_at(AT_BLOCK_BARRIER); }
@@ -79,17 +102,17 @@ static void launch(unsigned grid, unsigned threads, std::function<void()> body) 
     gridDim.x = grid;
     blockDim.x = threads;
     fibers = std::vector<Fiber>(threads);
+    while (stacks.size() < threads) stacks.emplace_back(new char[STACK_BYTES]);
+    for (unsigned i = 0; i < threads; i++) {
+        getcontext(&fibers[i].context);
+        fibers[i].context.uc_stack.ss_sp = stacks[i].get();
+        fibers[i].context.uc_stack.ss_size = STACK_BYTES;
+        fibers[i].context.uc_link = nullptr;
+        makecontext(&fibers[i].context, fiber_main, 0);
+    }
     for (unsigned block = 0; block < grid; block++) {
         blockIdx.x = block;
-        for (Fiber &fiber : fibers) {
-            fiber.stack.resize(256 * 1024);
-            fiber.wait = RUNNING;
-            getcontext(&fiber.context);
-            fiber.context.uc_stack.ss_sp = fiber.stack.data();
-            fiber.context.uc_stack.ss_size = fiber.stack.size();
-            fiber.context.uc_link = &scheduler;
-            makecontext(&fiber.context, fiber_main, 0);
-        }
+        for (Fiber &fiber : fibers) fiber.wait = RUNNING;
         for (bool alive = true; alive;) {
             alive = false;
             bool progress = false;
@@ -97,7 +120,7 @@ static void launch(unsigned grid, unsigned threads, std::function<void()> body) 
                 if (fibers[i].wait == RUNNING) {
                     threadIdx.x = i;
                     progress = true;
-                    swapcontext(&scheduler, &fibers[i].context);
+                    resume(fibers[i]);
                 }
                 alive |= fibers[i].wait != DONE;
             }
@@ -169,11 +192,12 @@ static void shim_mma_16x8x32(int *c, const unsigned *a, const unsigned *b) {
     warp_barrier();
     for (int r = 0; r < 4; r++) {
         unsigned row = lane / 4 + (r >= 2 ? 8 : 0), column = lane % 4 * 2 + (r & 1);
-        for (unsigned k = 0; k < 32; k++) {
-            const unsigned *a_lane = (const unsigned *)shown[base + row % 8 * 4 + k % 16 / 4];
-            const unsigned *b_lane = (const unsigned *)shown[base + column * 4 + k % 16 / 4];
-            unsigned a_word = a_lane[(row >= 8 ? 1 : 0) + (k >= 16 ? 2 : 0)], b_word = b_lane[4 + (k >= 16 ? 1 : 0)];
-            c[r] += (signed char)(a_word >> 8 * (k % 4)) * (signed char)(b_word >> 8 * (k % 4));
+        for (unsigned word = 0; word < 4; word++) {
+            const unsigned *a_lane = (const unsigned *)shown[base + row % 8 * 4 + word];
+            const unsigned *b_lane = (const unsigned *)shown[base + column * 4 + word];
+            // k below 16, then from 16 on.
+            c[r] = shim_dp4a(a_lane[row >= 8 ? 1 : 0], b_lane[4], c[r]);
+            c[r] = shim_dp4a(a_lane[row >= 8 ? 3 : 2], b_lane[5], c[r]);
         }
     }
     warp_barrier();

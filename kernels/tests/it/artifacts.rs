@@ -85,3 +85,21 @@ fn the_model_table_names_the_variants_that_are_launched() {
         assert_ne!(artifact.variant, KernelVariant::Reference);
     }
 }
+
+/// What the table promises can be loaded: each model has a module with the kernels of its times.
+#[test]
+fn every_model_of_the_table_has_its_module() {
+    for model in ModelTable::embedded().models() {
+        let found = artifacts::with_variant(model.compute_capability, model.variant).unwrap();
+        assert_eq!(found.variant, model.variant, "{}", model.name);
+    }
+    let name = |capability, variant| {
+        artifacts::with_variant(capability, variant).map(|artifact| artifact.name)
+    };
+    assert_eq!(name([9, 0], KernelVariant::Mma), Some("gpow-sm_90.cubin"), "the other of the two");
+    assert_eq!(name([9, 0], KernelVariant::Wgmma), Some("gpow-sm_90a.cubin"));
+    assert_eq!(name([8, 0], KernelVariant::Wgmma), None);
+    assert_eq!(name([7, 0], KernelVariant::Mma), None);
+    assert_eq!(name([13, 0], KernelVariant::Mma), Some("gpow-compute_75.ptx"), "as text");
+    assert_eq!(name([6, 1], KernelVariant::Dp4a), None);
+}

@@ -224,6 +224,7 @@ fn regeneration_on_the_fly_is_caught_by_the_residency_timing() {
         allow_reference: false,
         baseline: Some(baseline),
         timing: TimingPolicy::for_mode(Mode::Quick, Some(500_000)),
+        held: false,
     };
     let with_resident = |permille: u64| {
         let missing = (1000 - permille) * 20_900 / (166 + 390);

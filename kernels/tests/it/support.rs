@@ -60,6 +60,7 @@ pub fn policy() -> Policy {
         allow_reference: false,
         baseline: Some(baseline()),
         timing: TimingPolicy::for_mode(Mode::Quick, Some(0)),
+        held: false,
     }
 }
 

@@ -1,9 +1,10 @@
 //! The judgement of times at its edges.
 
+use pow_kernels::timing::Baseline;
 use pow_kernels::timing::{
     DEEP_ALLOWANCE_NS, Evidence, PhaseBaseline, PhaseJudgement, QUICK_ALLOWANCE_NS, TimingPolicy,
 };
-use pow_kernels::{Mode, Outcome, Status, Verdict};
+use pow_kernels::{Mode, ModelTable, Outcome, Status, Verdict};
 
 const PHASE: PhaseBaseline =
     PhaseBaseline { expected_us: 1000, floor_us: 800, evidence: Evidence::Measured };
@@ -41,4 +42,31 @@ fn a_verdict_without_checks_is_not_an_acceptance() {
     let verdict = Verdict { checks: Vec::new(), evidence: None };
     assert_eq!(verdict.outcome(), Outcome::Unproven);
     assert_ne!(Status::NotJudged, Status::Passed);
+}
+
+/// Whatever the network is allowed, nobody has the time to fill the memory again; and the limit is no
+/// stricter than the slack for any model, so a held card passes as it does without the hold.
+#[test]
+fn a_held_memory_cannot_be_filled_again_inside_the_limit() {
+    let generous = TimingPolicy { slack_permille: 350, allowance_ns: 10_000_000_000 };
+    let exact = TimingPolicy { slack_permille: 350, allowance_ns: 0 };
+    for model in ModelTable::embedded().models() {
+        let baseline = model.profile(Mode::Hold).baseline();
+        let limit = generous.held_limit_ns(&baseline);
+        let refilled_us = baseline.fill.floor_us + baseline.chain.floor_us;
+        assert!(limit < u128::from(refilled_us) * 1000, "{}", model.name);
+        assert!(limit >= exact.limit_ns(&baseline.chain), "{}", model.name);
+        let measured = |ns: u128| u64::try_from(ns).unwrap();
+        assert_eq!(generous.judge_held(&baseline, measured(limit)), PhaseJudgement::InBand);
+        assert_eq!(generous.judge_held(&baseline, measured(limit) + 1), PhaseJudgement::TooSlow);
+        let ordinary = generous.judge(&baseline.chain, measured(limit) + 1);
+        assert_eq!(ordinary, PhaseJudgement::InBand, "only the hold makes it too slow");
+    }
+}
+
+#[test]
+fn a_held_chain_can_be_too_fast_too() {
+    let phase = |floor_us| PhaseBaseline { expected_us: 1000, floor_us, ..PHASE };
+    let baseline = Baseline { fill: phase(900), chain: PHASE, gemm: PHASE };
+    assert_eq!(POLICY.judge_held(&baseline, 1), PhaseJudgement::TooFast);
 }

@@ -131,10 +131,10 @@ fn options(app: &App<'_>, args: &PassArgs) -> Result<SweepOptions, Failure> {
     let pow = if args.pow {
         let key = SigningKey::load_or_create(&super::verify::state_folder(app))
             .map_err(super::verify::no_key)?;
+        let allow_reference = args.allow_reference;
         Some(VerifyOptions {
-            artifact: Arc::clone(&artifact),
-            allow_reference: args.allow_reference,
-            key: Arc::new(key),
+            allow_reference,
+            ..VerifyOptions::new(Arc::clone(&artifact), Arc::new(key))
         })
     } else {
         None

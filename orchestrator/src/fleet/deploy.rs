@@ -5,23 +5,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use runner_protocol::HostFacts;
+use runner_protocol::facts::DriverState;
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::claim::{driver_version, gpu_summary, mismatch};
+use super::ledger;
 use super::link::{Fleet, Link, LinkError};
 use super::outcome::{Change, FleetEvent, HostOutcome, Step};
 use crate::error_chain::causes;
 use crate::host_spec::{HostMode, HostSpec};
-use crate::host_state::HostEvent;
+use crate::host_state::{HostEvent, HostState};
 use crate::printable::printable;
 use crate::reason::Reason;
 use crate::runner::answer::Answer;
 use crate::runner::session::UploadProgress;
 use crate::runner::{self, Artifact, Session, Started, install};
-use crate::store::{HostContact, NewEvent};
+use crate::store::{self, Duplicate, HostContact, NewEvent, SeenBy};
 
 /// For one host, all its steps and retries included. A host that is alive and slow (an upload
 /// over a bad line) fits; one that is neither alive nor dead does not hold up the end for longer.
@@ -246,8 +248,15 @@ async fn end(
             trouble: outcome.reason.map(|reason| (reason, outcome.whole_message())),
             events: vec![audit_event(spec, &outcome)],
         };
-        match fleet.store.record_contact(&fleet.actor, &contact).await {
-            Ok(state) => outcome.state = Some(state),
+        match record(fleet, &contact).await {
+            Ok((state, duplicates)) => {
+                outcome.state = Some(state);
+                // An alarm, and no failure of the deploy: which of the two lies is not known.
+                for duplicate in &duplicates {
+                    outcome.message += "; ";
+                    outcome.message += &printable(&ledger::words(duplicate));
+                }
+            }
             Err(error) => {
                 outcome.ok = false;
                 outcome.reason = Some(Reason::Store);
@@ -258,6 +267,23 @@ async fn end(
     }
     outcome.elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     outcome
+}
+
+/// The contact, and which of its GPUs other hosts show too.
+async fn record(
+    fleet: &Fleet,
+    contact: &HostContact,
+) -> Result<(HostState, Vec<Duplicate>), store::Error> {
+    let state = fleet.store.record_contact(&fleet.actor, contact).await?;
+    // A driver that fails says nothing of the GPUs; one that is not there, that there are none.
+    let seen = contact
+        .facts
+        .as_ref()
+        .filter(|facts| !matches!(facts.gpus.driver, DriverState::Failed { .. }));
+    let Some(facts) = seen else { return Ok((state, Vec::new())) };
+    let (host, uuids) = (&contact.spec.name, ledger::shown_uuids(facts));
+    let sightings = fleet.store.record_sightings(&fleet.actor, host, SeenBy::Deploy, &uuids);
+    Ok((state, sightings.await?))
 }
 
 fn words(change: Change) -> &'static str {

@@ -10,6 +10,7 @@ use crate::reason::Reason;
 use crate::runner;
 use crate::ssh::{self, Connection, HostKeyDecision, HostKeySource, SshContext};
 use crate::store::{self, NewEvent, Store, TrustedKey, now_ms};
+use crate::transport::local::Local;
 use crate::transport::{self, Transport};
 
 /// What operations over hosts share.
@@ -66,35 +67,75 @@ impl LinkError {
 
 /// An open connection to a host.
 pub struct Link {
-    connection: Connection,
+    way: Way,
+}
+
+enum Way {
+    Ssh(Box<Connection>),
+    /// This machine itself.
+    Local(Box<Local>),
 }
 
 impl Link {
+    /// This machine, without a connection.
+    #[must_use]
+    pub fn local() -> Self {
+        Self { way: Way::Local(Box::default()) }
+    }
+
     /// What runs commands there.
     #[must_use]
     pub fn transport(&self) -> &dyn Transport {
-        &self.connection
+        match &self.way {
+            Way::Ssh(connection) => connection.as_ref(),
+            Way::Local(local) => local.as_ref(),
+        }
+    }
+
+    fn decision(&self) -> Option<&HostKeyDecision> {
+        match &self.way {
+            Way::Ssh(connection) => connection.decisions().last(),
+            Way::Local(_) => None,
+        }
     }
 
     /// The host's own key and who vouched for it, in words.
     #[must_use]
     pub fn host_key_words(&self) -> String {
-        self.connection.decisions().last().map(words).unwrap_or_default()
+        self.decision().map(words).unwrap_or_default()
     }
 
-    /// SHA-256 of the host's public key blob, which its fingerprint is in base64 (`SHA256:...`).
+    /// What challenges are bound to: SHA-256 of the host's public key blob, which its fingerprint is in
+    /// base64 (`SHA256:...`). This machine has none towards itself, and is told by
+    /// [`local_host_id`].
     #[must_use]
     pub fn host_id(&self) -> Option<[u8; 32]> {
         use base64::Engine as _;
-        let fingerprint = &self.connection.decisions().last()?.fingerprint;
+        if let Way::Local(_) = self.way {
+            return local_host_id();
+        }
+        let fingerprint = &self.decision()?.fingerprint;
         let digest = fingerprint.strip_prefix("SHA256:")?;
         base64::engine::general_purpose::STANDARD_NO_PAD.decode(digest).ok()?.try_into().ok()
     }
 
     /// Ends the connection.
     pub async fn close(&self) {
-        self.connection.close().await;
+        self.transport().close().await;
     }
+}
+
+/// The id of this machine: SHA-256 of a fixed label and the machine id of systemd, or where there is
+/// none, as in many containers, the kernel's boot id.
+fn local_host_id() -> Option<[u8; 32]> {
+    const LABEL: &str = "orchestrator local host 1\n";
+    let files = ["/etc/machine-id", "/var/lib/dbus/machine-id", "/proc/sys/kernel/random/boot_id"];
+    let text = files.iter().find_map(|file| {
+        std::fs::read_to_string(file).ok().filter(|text| !text.trim().is_empty())
+    })?;
+    let digest =
+        ring::digest::digest(&ring::digest::SHA256, format!("{LABEL}{}", text.trim()).as_bytes());
+    digest.as_ref().try_into().ok()
 }
 
 impl Fleet {
@@ -127,7 +168,7 @@ impl Fleet {
                 }
             }
         }
-        Ok(Link { connection })
+        Ok(Link { way: Way::Ssh(Box::new(connection)) })
     }
 
     async fn record_accepted(

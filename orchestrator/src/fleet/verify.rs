@@ -1,80 +1,173 @@
-//! Verify: one challenge to one host, from its issue to its verdict in the store.
+//! Verify: every GPU of a host challenged at once, from the issue of the challenges to the verdicts in
+//! the store.
 //!
-//! The challenge is stored before any of it is sent; what comes back is timed here, judged by the
-//! pure verifier, signed, and stored beside it. Only the CPU reference can be challenged so far: a
-//! request for CUDA ends with what the host lacks for it.
+//! Each GPU gets a challenge of its own, and all of them are stored before any is sent. The memories
+//! are filled at the same time and probed in one write when the last is full, so that no card can
+//! answer for two. What comes back is timed here, judged by the pure verifier, signed, and stored.
+//!
+//! Where nothing but times was wrong, all GPUs are challenged again with fresh challenges: all of
+//! them, because a card that is free could else stand in for the one that is asked again. What counts
+//! is one try in which everybody answers at once.
+//!
+//! - [`targets`]: which GPUs, and what each is taken for. Pure.
+//! - [`rounds`]: what one GPU must answer, in order. Pure.
+//! - [`proving`]: the talk with all of them in one session; the barrier is there.
+//! - [`verdict`]: what is said of each GPU and of the host.
+//! - [`telemetry`]: what the GPUs were at meanwhile.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+mod proving;
+mod rounds;
+mod targets;
+mod telemetry;
+mod verdict;
 
-use pow_kernels::proof::Commitments;
-use pow_kernels::{Backend, Challenge, Digest, Proof, Timings, Verdict};
-use runner_protocol::prove::Opened;
-use runner_protocol::{ByteArray, ProveEvent, ProveReply, Reply, Round, Unit};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use pow_kernels::{Backend, Challenge, Mode, ModelTable, Timings, Verdict};
+use runner_protocol::ByteArray;
+use runner_protocol::facts::DriverState;
 use serde_json::json;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::proving::{Answers, GpuFailure, Issued, Proving};
+use self::targets::{Plan, Target, Wanted};
+use self::telemetry::Watched;
 use super::deploy::{not_placed, start_runner};
 use super::link::{Fleet, Link, LinkError};
 use crate::error_chain::causes;
 use crate::host_spec::HostSpec;
-use crate::pow::{self, ChallengeRecord, NoRandomness, ProofRecord, SignedProof};
+use crate::pow::{
+    self, Asked, ChallengeRecord, CheckRow, GpuLabel, GpuTarget, Judgement, NoRandomness,
+    ProofRecord, SignedProof,
+};
 use crate::printable::printable;
 use crate::reason::Reason;
-use crate::runner::{self, Artifact, Exchange, Session, Started, UnitEvent};
+use crate::runner::{self, Artifact, Session, Started};
 use crate::signing_key::SigningKey;
-use crate::store::{self, ChallengeEnd, NewChallenge, NewEvent, now_ms};
+use crate::store::{
+    self, ChallengeEnd, Duplicate, JudgedProof, NewChallenge, NewEvent, SeenBy, now_ms,
+};
 
-/// For the whole exchange. The runner gives the reference two minutes in all.
-const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(150);
+pub use self::targets::{GpuName, ModelSource};
+pub use self::telemetry::{Observed, Span};
+pub use self::verdict::{GpuReport, GpuVerdict, HostVerdict, Probe, sentence, short_uuid};
+
+/// How many small questions measure the round trip: the least of a few is near the truth, and a host
+/// that lies about it only lowers what it is allowed.
+const ROUND_TRIPS: usize = 8;
+
+/// One later probe of a hold for each so much of it, at least one.
+const HOLD_PER_PROBE: Duration = Duration::from_secs(20);
+
+/// The most later probes of a hold: each is a proof to be judged, signed and kept.
+const MAX_HELD_PROBES: usize = 16;
 
 /// What a verification needs besides the host.
 #[derive(Debug, Clone)]
 pub struct VerifyOptions {
     /// The runner that the host shall have.
     pub artifact: Arc<Artifact>,
+    /// What signs the proofs.
+    pub key: Arc<SigningKey>,
+    /// The GPUs, by UUID; none are all of the host.
+    pub gpus: Vec<String>,
+    /// How long the challenges are.
+    pub mode: Mode,
+    /// In [`Mode::Hold`]: how long the filled memories are held after the first probe.
+    pub hold_for: Duration,
+    /// How often the GPUs are challenged at most, where nothing but times is wrong.
+    pub tries: u32,
+    /// The models, their sizes and times.
+    pub models: Arc<ModelTable>,
+    /// Where those are from, for messages.
+    pub models_name: String,
     /// Whether to ask the CPU reference, which proves nothing of a GPU, and let its proof pass.
     pub allow_reference: bool,
-    /// What signs the proof.
-    pub key: Arc<SigningKey>,
+    /// Whether this machine is meant instead of a host: without SSH, and without the GPU ledger.
+    pub local: bool,
+    /// sr25519 public key of the validator that asks, or zero.
+    pub validator_hotkey: [u8; 32],
+    /// sr25519 public key of this orchestrator, or zero.
+    pub orchestrator_hotkey: [u8; 32],
+}
+
+impl VerifyOptions {
+    /// All GPUs, quick challenges, three tries, the built-in table.
+    #[must_use]
+    pub fn new(artifact: Arc<Artifact>, key: Arc<SigningKey>) -> Self {
+        Self {
+            artifact,
+            key,
+            gpus: Vec::new(),
+            mode: Mode::Quick,
+            hold_for: Duration::from_secs(60),
+            tries: 3,
+            models: Arc::new(ModelTable::embedded().clone()),
+            models_name: "that is built in".to_owned(),
+            allow_reference: false,
+            local: false,
+            validator_hotkey: [0; 32],
+            orchestrator_hotkey: [0; 32],
+        }
+    }
 }
 
 /// What a verification is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VerifyEvent {
+    /// The host as a whole went on to a step.
+    Step(VerifyStep),
+    /// These are challenged; later events name them by their place here. Empty for the reference.
+    Gpus(Vec<GpuName>),
+    /// Challenged once more: only times were wrong. The number of the try, from 2.
+    Again(u32),
+    /// A GPU went on to a step.
+    Gpu {
+        /// Its place.
+        gpu: usize,
+        /// The step.
+        step: GpuStep,
+    },
+}
+
+/// What is done with a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VerifyStep {
-    /// Reaching the host.
+    /// Reaching it.
     Connecting,
     /// Starting the runner, after uploading it if it is missing.
     Starting,
-    /// Waiting for the backend.
-    Preparing,
-    /// The memory is being filled.
-    Filling,
-    /// It is being walked and multiplied; the clock runs.
-    Probing,
-    /// The openings are on their way.
-    Opening,
+    /// Reading its facts: which GPUs there are.
+    Looking,
+    /// The challenges are under way.
+    Challenging,
     /// The verifier is at work here.
     Judging,
 }
 
-/// A proof that came, and what was found.
-#[derive(Debug, Clone)]
-pub struct Verified {
-    /// The challenge id, in hexadecimal.
-    pub challenge: String,
-    /// What computed the proof.
-    pub backend: Backend,
-    /// The judgement.
-    pub verdict: Verdict,
-    /// Whether the caller has what it asked for.
-    pub passed: bool,
-    /// What was measured.
-    pub timings: Timings,
-    /// The signed proof.
-    pub document: SignedProof,
-    /// The same as it is stored and exported.
-    pub document_json: String,
+/// What is done with a GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GpuStep {
+    /// Its driver starts.
+    Preparing,
+    /// The kernels are on their way and tested there.
+    Loading,
+    /// Its memory is being filled.
+    Filling,
+    /// It is full, and waits for the others.
+    Filled,
+    /// Its memory is walked and multiplied; the clock runs.
+    Probing,
+    /// The openings are on their way.
+    Opening,
+    /// The filled memory is held until a random moment.
+    Holding,
+    /// It is given back.
+    Releasing,
+    /// It has failed.
+    Failed,
 }
 
 /// Why there is no verdict.
@@ -84,18 +177,26 @@ pub enum VerifyError {
     /// The host could not be reached, or did not do its part.
     #[error(transparent)]
     Link(#[from] LinkError),
-    /// The challenge or its end could not be recorded.
+    /// The challenges or their ends could not be recorded.
     #[error("cannot record the challenge")]
     Store(#[source] store::Error),
     /// No challenge could be made.
     #[error("cannot issue a challenge")]
     Random(#[from] NoRandomness),
-    /// The proof could not be written as a document.
+    /// A proof could not be written as a document.
     #[error("cannot write the proof as a document")]
     Document(#[from] serde_json::Error),
-    /// The runner has CUDA kernels, and nothing here can challenge them yet.
-    #[error("CUDA kernels required: this release cannot challenge a GPU yet")]
-    CudaNotBuilt,
+    /// The driver shows no GPU.
+    #[error("the NVIDIA driver of the host shows no GPU")]
+    NoGpus,
+    /// The driver shows no such GPU.
+    #[error("the host has no GPU {uuid}")]
+    UnknownGpu {
+        /// What was asked for.
+        uuid: String,
+        /// What there is.
+        known: Vec<String>,
+    },
     /// The host's key has no SHA-256 fingerprint to bind the challenge to.
     #[error("the host key has no SHA-256 fingerprint")]
     HostId,
@@ -120,7 +221,7 @@ impl VerifyError {
         match self {
             Self::Link(error) => error.reason(),
             Self::Store(_) => Reason::Store,
-            Self::CudaNotBuilt => Reason::NoKernels,
+            Self::NoGpus | Self::UnknownGpu { .. } => Reason::GpuNotFound,
             Self::Cancelled => Reason::Cancelled,
             Self::Random(_) | Self::Document(_) | Self::HostId | Self::Verifier(_) => Reason::Bug,
         }
@@ -131,306 +232,589 @@ impl VerifyError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Link(error) => error.hint(),
+            Self::UnknownGpu { known, .. } => {
+                Some(format!("the driver shows: {}", known.join(", ")))
+            }
             _ => None,
         }
     }
 }
 
-/// Challenges the host and records how that ended, with an audit event.
+/// Challenges the GPUs of a host and records how that ended, with an audit event.
 ///
 /// # Errors
-/// There is no verdict: [`VerifyError`] says why, and so does the store. A negative verdict is no
-/// error.
+/// There is no verdict on any GPU: [`VerifyError`] says why, and so does the store. A negative verdict
+/// is no error, and neither is a GPU that could not be challenged beside others that could.
 ///
 /// # Cancel safety
 /// When `cancel` fires, the connection is dropped, the runner ends by that, and the end is recorded.
-/// Dropping the future does the same but for the record: the challenge then has no end.
+/// Dropping the future does the same but for the record: the challenges then have no end.
 pub async fn verify(
     fleet: &Fleet,
     spec: &HostSpec,
     options: &VerifyOptions,
-    on_step: &(dyn Fn(VerifyStep) + Sync),
+    on_event: &(dyn Fn(VerifyEvent) + Sync),
     cancel: &CancellationToken,
-) -> Result<Verified, VerifyError> {
-    let mut issued = None;
-    let attempt = Attempt { fleet, spec, options, on_step };
-    // Cancel safety: the attempt is dropped whole.
+) -> Result<HostVerdict, VerifyError> {
+    let open = Mutex::new(Vec::new());
+    let run = Run { fleet, spec, options, on_event, open: &open };
+    // Cancel safety: the run is dropped whole.
     let result = tokio::select! {
-        result = attempt.run(&mut issued) => result,
+        result = run.whole() => result,
         () = cancel.cancelled() => Err(VerifyError::Cancelled),
     };
-    record(fleet, spec, issued, &result).await.map_err(VerifyError::Store)?;
-    result
+    let open = open.into_inner().unwrap_or_else(PoisonError::into_inner);
+    record(fleet, spec, options, open, result).await
 }
 
+/// Ends what is open in the store, and says in the audit chain how it went.
 async fn record(
     fleet: &Fleet,
     spec: &HostSpec,
-    issued: Option<String>,
-    result: &Result<Verified, VerifyError>,
-) -> Result<(), store::Error> {
-    let (passed, detail, end) = match result {
-        Ok(verified) => {
-            let outcome = pow::outcome_name(verified.verdict.outcome());
-            let failure = verified.verdict.first_failure().map(|result| result.check.name());
+    options: &VerifyOptions,
+    open: Vec<String>,
+    result: Result<(HostVerdict, Vec<(String, ChallengeEnd)>), VerifyError>,
+) -> Result<HostVerdict, VerifyError> {
+    let (passed, detail, ends) = match &result {
+        Ok((verdict, ends)) => {
+            let gpus: Vec<_> = verdict.gpus.iter().map(verdict::audit_row).collect();
             let detail = json!({
-                "challenge": verified.challenge,
-                "backend": pow::backend_name(verified.backend),
-                "outcome": outcome,
-                "failed_check": failure,
-                "transcript": verified.document.record.transcript,
-                "signer": verified.document.signer,
+                "mode": pow::mode_name(verdict.mode),
+                "tries": verdict.tries,
+                "reason": verdict.reason,
+                "message": verdict.message,
+                "gpus": gpus,
+                "signer": ByteArray(options.key.public_key()),
             });
-            let end = ChallengeEnd::Judged {
-                outcome,
-                verdict_json: json!(verified.verdict).to_string(),
-                proof_json: verified.document_json.clone(),
-            };
-            (verified.passed, detail, end)
+            (verdict.passed, detail, ends.clone())
         }
         Err(error) => {
             let words = std::iter::once(error.to_string()).chain(causes(error));
             let message = printable(&words.collect::<Vec<_>>().join(": "));
             let reason = error.reason();
-            let detail = json!({ "challenge": issued, "reason": reason, "message": message });
-            (false, detail, ChallengeEnd::Failed { reason, message })
+            let detail = json!({ "challenges": open, "reason": reason, "message": message });
+            let end = |id| (id, ChallengeEnd::Failed { reason, message: message.clone() });
+            (false, detail, open.into_iter().map(end).collect())
         }
     };
     let kind = if passed { "verify.passed" } else { "verify.failed" };
     let event = NewEvent { kind, host: Some(spec.name.clone()), detail };
-    match issued {
-        Some(id) => fleet.store.record_challenge_end(&fleet.actor, &id, &end, event).await,
-        None => fleet.store.append_events(&fleet.actor, &[event]).await,
-    }
-}
-
-struct Attempt<'a> {
-    fleet: &'a Fleet,
-    spec: &'a HostSpec,
-    options: &'a VerifyOptions,
-    on_step: &'a (dyn Fn(VerifyStep) + Sync),
-}
-
-impl Attempt<'_> {
-    /// From the connection to the verdict. `issued` is the challenge's id once it is stored.
-    async fn run(&self, issued: &mut Option<String>) -> Result<Verified, VerifyError> {
-        (self.on_step)(VerifyStep::Connecting);
-        let link = self.fleet.connect(self.spec, false).await?;
-        let answer = self.on_host(&link, issued).await;
-        link.close().await;
-        let (challenge, proof, timings) = answer?;
-        (self.on_step)(VerifyStep::Judging);
-        let allow_reference = self.options.allow_reference;
-        // A few hundred block regenerations: tens of milliseconds, too long for the runtime's thread.
-        let (challenge, proof, timings, verdict) = tokio::task::spawn_blocking(move || {
-            let verdict = pow::judge(&challenge, &proof, &timings, allow_reference);
-            (challenge, proof, timings, verdict)
-        })
+    fleet
+        .store
+        .record_challenge_ends(&fleet.actor, &ends, &[event])
         .await
-        .map_err(VerifyError::Verifier)?;
-        let record = ProofRecord {
-            host: self.spec.name.clone(),
-            backend: proof.backend,
-            runner: self.options.artifact.sha256.clone(),
-            challenge: ChallengeRecord::from(&challenge),
-            transcript: ByteArray(challenge.transcript_hash(&proof, &timings)),
-            timings: timings.clone(),
-            proof,
-        };
-        let backend = record.backend;
-        let document = SignedProof::new(record, &self.options.key)?;
-        Ok(Verified {
-            challenge: crate::hex::encode(&challenge.context.challenge_id),
-            backend,
-            passed: pow::passes(&verdict, backend, allow_reference),
-            verdict,
-            timings,
-            document_json: document.to_json()?,
-            document,
-        })
+        .map_err(VerifyError::Store)?;
+    let (verdict, _) = result?;
+    if !options.local {
+        let proven: Vec<String> = verdict
+            .gpus
+            .iter()
+            .filter(|gpu| gpu.passed && gpu.backend == Backend::Cuda)
+            .filter_map(|gpu| gpu.gpu.as_ref().map(|gpu| gpu.uuid.clone()))
+            .collect();
+        fleet.store.record_proven(&spec.name, &proven).await.map_err(VerifyError::Store)?;
+    }
+    Ok(verdict)
+}
+
+/// A host whose runner is up.
+pub(super) struct Reached {
+    pub(super) link: Link,
+    pub(super) session: Session,
+    /// What challenges are bound to.
+    pub(super) host_id: [u8; 32],
+    /// The least round trip of a few small questions.
+    pub(super) rtt_ns: u64,
+}
+
+impl Reached {
+    /// Reaches a host, or this machine, and starts the runner there.
+    pub(super) async fn start(
+        fleet: &Fleet,
+        spec: &HostSpec,
+        options: &VerifyOptions,
+        on_event: &(dyn Fn(VerifyEvent) + Sync),
+    ) -> Result<Self, VerifyError> {
+        on_event(VerifyEvent::Step(VerifyStep::Connecting));
+        let link = if options.local { Link::local() } else { fleet.connect(spec, false).await? };
+        match Self::start_over(&link, spec, options, on_event).await {
+            Ok((session, host_id, rtt_ns)) => Ok(Self { link, session, host_id, rtt_ns }),
+            Err(error) => {
+                link.close().await;
+                Err(error)
+            }
+        }
     }
 
-    async fn on_host(
-        &self,
+    async fn start_over(
         link: &Link,
-        issued: &mut Option<String>,
-    ) -> Result<(Challenge, Proof, Timings), VerifyError> {
-        (self.on_step)(VerifyStep::Starting);
-        let artifact = &self.options.artifact;
+        spec: &HostSpec,
+        options: &VerifyOptions,
+        on_event: &(dyn Fn(VerifyEvent) + Sync),
+    ) -> Result<(Session, [u8; 32], u64), VerifyError> {
+        on_event(VerifyEvent::Step(VerifyStep::Starting));
+        let artifact = &options.artifact;
         let mut quietly = |_, _| ();
-        let mut session = match start_runner(self.spec, artifact, link, Some(&mut quietly)).await? {
-            Started::Running { session, .. } => session,
+        let mut session = match start_runner(spec, artifact, link, Some(&mut quietly)).await? {
+            Started::Running { session, .. } => *session,
             Started::NotThere(host) => return Err(not_placed(artifact, &host).into()),
         };
         let host_id = link.host_id().ok_or(VerifyError::HostId)?;
-        let work = self.challenge(&mut session, host_id, issued);
-        let answer = match tokio::time::timeout(EXCHANGE_TIMEOUT, work).await {
-            Ok(answer) => answer,
-            Err(_) => Err(VerifyError::from(runner::Error::TimedOut {
-                operation: "prove",
-                seconds: EXCHANGE_TIMEOUT.as_secs(),
-            })),
-        };
-        session.close().await;
-        answer
+        let mut least = Duration::MAX;
+        for _ in 0..ROUND_TRIPS {
+            least = least.min(session.round_trip().await?);
+        }
+        Ok((session, host_id, u64::try_from(least.as_nanos()).unwrap_or(u64::MAX)))
     }
 
-    async fn challenge(
-        &self,
-        session: &mut Session,
-        host_id: [u8; 32],
-        issued: &mut Option<String>,
-    ) -> Result<(Challenge, Proof, Timings), VerifyError> {
-        (self.on_step)(VerifyStep::Preparing);
-        let backend = if self.options.allow_reference { Backend::Reference } else { Backend::Cuda };
-        let exchange = session.open(Unit::Prove { backend }).await?;
-        let mut rounds = Rounds { exchange, backend };
-        rounds.expect("prepared", |event| (event == ProveEvent::Prepared {}).then_some(())).await?;
-        if backend == Backend::Cuda {
-            return Err(VerifyError::CudaNotBuilt);
-        }
-        let issued_at_ms = u64::try_from(now_ms()).unwrap_or_default();
-        let challenge = pow::reference_challenge(host_id, issued_at_ms)?;
-        let id = crate::hex::encode(&challenge.context.challenge_id);
-        let new = NewChallenge {
-            id: id.clone(),
-            host: self.spec.name.clone(),
-            backend: pow::backend_name(backend),
-            challenge_json: serde_json::to_string(&ChallengeRecord::from(&challenge))?,
+    /// Ends the runner and the connection.
+    pub(super) async fn close(self) {
+        self.session.close().await;
+        self.link.close().await;
+    }
+}
+
+struct Run<'a> {
+    fleet: &'a Fleet,
+    spec: &'a HostSpec,
+    options: &'a VerifyOptions,
+    on_event: &'a (dyn Fn(VerifyEvent) + Sync),
+    /// The challenges that are stored and have no end there.
+    open: &'a Mutex<Vec<String>>,
+}
+
+/// One GPU's part of a try, once it is judged.
+struct Judged {
+    verdict: GpuVerdict,
+    end: ChallengeEnd,
+    /// Nothing but slowness is held against it.
+    only_slow: bool,
+}
+
+type Ended = (HostVerdict, Vec<(String, ChallengeEnd)>);
+
+impl Run<'_> {
+    async fn whole(&self) -> Result<Ended, VerifyError> {
+        let mut reached =
+            Reached::start(self.fleet, self.spec, self.options, self.on_event).await?;
+        let ended = self.on_host(&mut reached).await;
+        reached.close().await;
+        ended
+    }
+
+    async fn on_host(&self, reached: &mut Reached) -> Result<Ended, VerifyError> {
+        let (plan, duplicates) = match self.options.allow_reference {
+            true => (Plan::default(), Vec::new()),
+            false => self.look(&mut reached.session).await?,
         };
+        let known =
+            self.fleet.store.least_rtt_ns(&self.spec.name).await.map_err(VerifyError::Store)?;
+        let least_rtt_ns = known.unwrap_or(u64::MAX).min(reached.rtt_ns);
+        let names = plan.targets.iter().map(|target| target.gpu.clone()).collect();
+        (self.on_event)(VerifyEvent::Gpus(names));
+        let (gpus, ends, tries) =
+            self.tries(reached, &plan.targets, &duplicates, least_rtt_ns).await?;
+        let mut gpus: Vec<GpuVerdict> =
+            gpus.into_iter().chain(plan.unfit.into_iter().map(GpuVerdict::of_unfit)).collect();
+        gpus.sort_by_key(|verdict| verdict.gpu.as_ref().map_or(0, |gpu| gpu.index));
+        let by = self.judgement(least_rtt_ns, false);
+        let verdict = verdict::of_host(HostVerdict {
+            host: self.spec.name.clone(),
+            passed: false,
+            reason: None,
+            message: String::new(),
+            mode: self.options.mode,
+            tries,
+            rtt_ns: Some(reached.rtt_ns),
+            allowance_ns: by.allowance_ns(self.options.mode),
+            checks: plan.checks,
+            gpus,
+        });
+        Ok((verdict, ends))
+    }
+
+    /// Reads the facts, chooses the GPUs, and asks the ledger who else shows them.
+    async fn look(&self, session: &mut Session) -> Result<(Plan, Vec<Duplicate>), VerifyError> {
+        (self.on_event)(VerifyEvent::Step(VerifyStep::Looking));
+        let facts = session.facts().await?;
+        let wanted = Wanted {
+            claim: self.spec.gpus.as_ref(),
+            gpus: &self.options.gpus,
+            table: &self.options.models,
+            table_name: &self.options.models_name,
+        };
+        // Seen before it is judged whether they can be challenged: a GPU of an unknown model is seen.
+        let shown = !matches!(facts.gpus.driver, DriverState::Failed { .. });
+        let duplicates = if shown && !self.options.local {
+            let uuids = super::ledger::shown_uuids(&facts);
+            self.fleet
+                .store
+                .record_sightings(&self.fleet.actor, &self.spec.name, SeenBy::Verify, &uuids)
+                .await
+                .map_err(VerifyError::Store)?
+        } else {
+            Vec::new()
+        };
+        Ok((targets::plan(&facts, &wanted)?, duplicates))
+    }
+
+    /// Challenges all of them, again where only times were wrong. The verdicts, the ends of the last
+    /// try, which are not recorded yet, and how many tries there were.
+    async fn tries(
+        &self,
+        reached: &mut Reached,
+        targets: &[Target],
+        duplicates: &[Duplicate],
+        least_rtt_ns: u64,
+    ) -> Result<(Vec<GpuVerdict>, Vec<(String, ChallengeEnd)>, u32), VerifyError> {
+        // The reference stands in the place of one GPU.
+        let places = if self.options.allow_reference { 1 } else { targets.len() };
+        let mut verdicts: Vec<GpuVerdict> =
+            (0..places).map(|place| blank(targets.get(place))).collect();
+        let mut alive: Vec<usize> = (0..places).collect();
+        let mut tries = 0;
+        let mut last_ends = Vec::new();
+        while !alive.is_empty() {
+            tries += 1;
+            if tries > 1 {
+                (self.on_event)(VerifyEvent::Again(tries));
+            }
+            let judged = self
+                .one_try(reached, targets, &alive, &mut verdicts, duplicates, least_rtt_ns)
+                .await?;
+            let again = tries < self.options.tries && judged.iter().any(|(_, one)| one.only_slow);
+            alive.retain(|place| {
+                judged.iter().any(|(of, one)| of == place && (one.only_slow || one.verdict.passed))
+            });
+            last_ends = Vec::new();
+            for (place, one) in judged {
+                if let Some(id) = &one.verdict.challenge {
+                    last_ends.push((id.clone(), one.end));
+                }
+                if let Some(slot) = verdicts.get_mut(place) {
+                    *slot = one.verdict;
+                }
+            }
+            if !again {
+                break;
+            }
+            self.end(&last_ends).await?;
+        }
+        Ok((verdicts, last_ends, tries))
+    }
+
+    /// Records the ends of a try that another one follows.
+    async fn end(&self, ends: &[(String, ChallengeEnd)]) -> Result<(), VerifyError> {
         self.fleet
             .store
-            .record_challenge(&self.fleet.actor, &new)
+            .record_challenge_ends(&self.fleet.actor, ends, &[])
             .await
             .map_err(VerifyError::Store)?;
-        *issued = Some(id);
-        let (commitments, timings) = rounds.commit(&challenge, self.on_step).await?;
-        let proof = rounds.open(&challenge, commitments, self.on_step).await?;
-        Ok((challenge, proof, timings))
-    }
-}
-
-/// The rounds with a host that may say anything.
-struct Rounds<'s> {
-    exchange: Exchange<'s>,
-    backend: Backend,
-}
-
-impl Rounds<'_> {
-    /// Fills, then probes, and measures when each answer arrives.
-    async fn commit(
-        &mut self,
-        challenge: &Challenge,
-        on_step: &(dyn Fn(VerifyStep) + Sync),
-    ) -> Result<(Commitments, Timings), runner::Error> {
-        let context = Box::new(ByteArray(challenge.context.encode()));
-        let mut clock = Instant::now();
-        self.exchange.proceed(Round::Fill { context }).await?;
-        on_step(VerifyStep::Filling);
-        self.expect("filled", |event| (event == ProveEvent::Filled {}).then_some(())).await?;
-        let fill_ns = Some(lap(&mut clock));
-
-        clock = Instant::now();
-        let nonce = ByteArray(challenge.nonce_probe);
-        self.exchange.proceed(Round::Probe { nonce }).await?;
-        on_step(VerifyStep::Probing);
-        let probe_root = self.root(None).await?;
-        let chain_ns = lap(&mut clock);
-        let (mut gemm_roots, mut gemm_ns) = (Vec::new(), Vec::new());
-        for product in 0..challenge.context.parameters.gemms {
-            gemm_roots.push(self.root(Some(product)).await?);
-            gemm_ns.push(lap(&mut clock));
-        }
-        Ok((Commitments { probe_root, gemm_roots }, Timings { fill_ns, chain_ns, gemm_ns }))
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        Ok(())
     }
 
-    /// Asks for the openings and lets the runner go.
-    async fn open(
-        &mut self,
-        challenge: &Challenge,
-        commitments: Commitments,
-        on_step: &(dyn Fn(VerifyStep) + Sync),
-    ) -> Result<Proof, runner::Error> {
-        let nonce = ByteArray(challenge.nonce_open);
-        self.exchange.proceed(Round::Open { nonce, counts: challenge.counts }).await?;
-        on_step(VerifyStep::Opening);
-        let probe_openings = self.openings(Opened::Records, challenge.counts.probe).await?;
-        let gemm_openings = self.openings(Opened::Products, challenge.counts.gemm).await?;
-        self.exchange.proceed(Round::Release {}).await?;
-        while let Some(event) = self.exchange.next().await? {
-            if matches!(event, UnitEvent::Reply(_)) {
-                return Err(unexpected("the end of the proof", "more of it"));
+    async fn one_try(
+        &self,
+        reached: &mut Reached,
+        targets: &[Target],
+        alive: &[usize],
+        verdicts: &mut [GpuVerdict],
+        duplicates: &[Duplicate],
+        least_rtt_ns: u64,
+    ) -> Result<Vec<(usize, Judged)>, VerifyError> {
+        let moments = self.hold_moments()?;
+        let issued = self.issue(reached.host_id, targets, alive, &moments).await?;
+        for (place, one) in &issued {
+            if let (Some(slot), Some(first)) = (verdicts.get_mut(*place), one.probes.first()) {
+                slot.challenge = Some(crate::hex::encode(&first.context.challenge_id));
             }
         }
-        Ok(Proof {
-            backend: self.backend,
-            context_hash: Digest(challenge.context.hash()),
-            commitments,
-            probe_openings,
-            gemm_openings,
-        })
-    }
-
-    async fn root(&mut self, of: Option<u8>) -> Result<Digest, runner::Error> {
-        let due = if of.is_none() { "the root of the records" } else { "the next product's root" };
-        self.expect(due, |event| match event {
-            ProveEvent::Root { product, root } if product == of => Some(root),
-            _ => None,
-        })
-        .await
-    }
-
-    /// Exactly `count` openings, which come in replies of at least one.
-    async fn openings(
-        &mut self,
-        kind: Opened,
-        count: u16,
-    ) -> Result<Vec<pow_kernels::Opening>, runner::Error> {
-        let mut all = Vec::new();
-        while all.len() < usize::from(count) {
-            let some = self.expect("openings", |event| match event {
-                ProveEvent::Openings { of, openings } if of == kind => Some(openings),
-                _ => None,
-            });
-            let some = some.await?;
-            if some.is_empty() || all.len() + some.len() > usize::from(count) {
-                return Err(unexpected("as many openings as asked", "another number"));
-            }
-            all.extend(some);
-        }
-        Ok(all)
-    }
-
-    /// The next step, which must be of the backend that was asked and the one that is due.
-    async fn expect<T>(
-        &mut self,
-        due: &'static str,
-        wanted: impl FnOnce(ProveEvent) -> Option<T>,
-    ) -> Result<T, runner::Error> {
-        loop {
-            return match self.exchange.next().await? {
-                Some(UnitEvent::Progress(_)) => continue,
-                Some(UnitEvent::Reply(Reply::Prove(ProveReply { backend, event }))) => {
-                    if backend != self.backend {
-                        return Err(unexpected(due, "a step of another backend"));
-                    }
-                    wanted(event).ok_or(unexpected(due, "another step"))
+        (self.on_event)(VerifyEvent::Step(VerifyStep::Challenging));
+        let mut watched = Watched::new(targets.iter().map(|target| target.gpu.uuid.as_str()));
+        let proving = Proving::new(&mut reached.session, issued, &mut watched, self.on_event);
+        let answers = proving.run(&moments).await?;
+        (self.on_event)(VerifyEvent::Step(VerifyStep::Judging));
+        let mut tasks = JoinSet::new();
+        let mut judged = Vec::new();
+        for (place, answer) in alive.iter().copied().zip(answers) {
+            let Some(blank) = verdicts.get(place).cloned() else { continue };
+            let blank = self.observed(blank, &watched);
+            match answer {
+                Err(failure) => judged.push((place, failed(blank, failure))),
+                Ok(answers) => {
+                    let identity = identity(&blank, duplicates, self.options.local);
+                    let judging =
+                        self.judging(blank, answers, identity, least_rtt_ns, reached.rtt_ns);
+                    tasks.spawn_blocking(move || judging.run().map(|judged| (place, judged)));
                 }
-                Some(UnitEvent::Reply(_)) => Err(unexpected(due, "another reply")),
-                None => Err(unexpected(due, "the end of the request")),
+            }
+        }
+        let all = async {
+            while let Some(ended) = tasks.join_next().await {
+                judged.push(ended.map_err(VerifyError::Verifier)??);
+            }
+            Ok::<_, VerifyError>(())
+        };
+        // Cancel safety: messages that nobody waits for any more are dropped, and the session stays
+        // alive for another try.
+        tokio::select! {
+            done = all => done?,
+            error = listen(&mut reached.session) => return Err(error.into()),
+        }
+        judged.sort_by_key(|(place, _)| *place);
+        Ok(judged)
+    }
+
+    /// Makes the challenges of a try and stores them, before anything of them is sent.
+    async fn issue(
+        &self,
+        host_id: [u8; 32],
+        targets: &[Target],
+        alive: &[usize],
+        moments: &[Duration],
+    ) -> Result<Vec<(usize, Issued)>, VerifyError> {
+        let issued_at_ms = u64::try_from(now_ms()).unwrap_or_default();
+        let asked = Asked {
+            mode: self.options.mode,
+            host_id,
+            validator_hotkey: self.options.validator_hotkey,
+            orchestrator_hotkey: self.options.orchestrator_hotkey,
+            issued_at_ms,
+        };
+        let count = u16::try_from(alive.len()).unwrap_or(u16::MAX);
+        let (mut issued, mut rows) = (Vec::new(), Vec::new());
+        for (index, place) in alive.iter().copied().enumerate() {
+            let target = targets.get(place).filter(|_| !self.options.allow_reference);
+            let challenge = match target {
+                None => pow::reference_challenge(host_id, issued_at_ms)?,
+                Some(target) => {
+                    let index = u16::try_from(index).unwrap_or(u16::MAX);
+                    let (model, uuid) = (&target.model, target.raw_uuid);
+                    pow::gpu_challenge(&asked, &GpuTarget { model, uuid, index, count })?
+                }
             };
+            let one = self.with_later_probes(challenge, target, moments.len())?;
+            rows.push(self.row(&one, moments)?);
+            issued.push((place, one));
+        }
+        let store = &self.fleet.store;
+        store.record_challenges(&self.fleet.actor, &rows).await.map_err(VerifyError::Store)?;
+        let ids = rows.into_iter().map(|row| row.id);
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).extend(ids);
+        Ok(issued)
+    }
+
+    fn with_later_probes(
+        &self,
+        challenge: Challenge,
+        target: Option<&Target>,
+        later: usize,
+    ) -> Result<Issued, NoRandomness> {
+        let mut probes = Vec::new();
+        for _ in 0..later {
+            probes.push(pow::probed_again(&challenge)?);
+        }
+        probes.insert(0, challenge);
+        Ok(Issued {
+            backend: if target.is_some() { Backend::Cuda } else { Backend::Reference },
+            uuid: target.map(|target| target.gpu.uuid.clone()),
+            model: target.map(|target| (target.model.clone(), target.kernels)),
+            probes,
+        })
+    }
+
+    fn row(&self, issued: &Issued, moments: &[Duration]) -> Result<NewChallenge, VerifyError> {
+        let records: Vec<_> = issued.probes.iter().map(ChallengeRecord::from).collect();
+        let id = issued.probes.first().map(|first| crate::hex::encode(&first.context.challenge_id));
+        // The first as it was always written, then what comes after a while.
+        let mut document = serde_json::to_value(records.first())?;
+        if let Some(fields) = document.as_object_mut()
+            && !moments.is_empty()
+        {
+            let later: Vec<_> = moments
+                .iter()
+                .zip(records.iter().skip(1))
+                .map(|(moment, record)| {
+                    json!({
+                        "after_ms": u64::try_from(moment.as_millis()).unwrap_or(u64::MAX),
+                        "nonce_probe": record.nonce_probe,
+                        "nonce_open": record.nonce_open,
+                    })
+                })
+                .collect();
+            fields.insert("held".to_owned(), json!(later));
+        }
+        Ok(NewChallenge {
+            id: id.unwrap_or_default(),
+            host: self.spec.name.clone(),
+            backend: pow::backend_name(issued.backend),
+            gpu_uuid: issued.uuid.clone(),
+            mode: pow::mode_name(self.options.mode),
+            model: issued.model.as_ref().map(|(model, _)| model.name.clone()),
+            challenge_json: document.to_string(),
+        })
+    }
+
+    /// The random moments of a hold, as many as it is long; none in the other modes.
+    fn hold_moments(&self) -> Result<Vec<Duration>, NoRandomness> {
+        if self.options.mode != Mode::Hold {
+            return Ok(Vec::new());
+        }
+        let hold = self.options.hold_for;
+        let each = hold.as_secs() / HOLD_PER_PROBE.as_secs();
+        let count = usize::try_from(each).unwrap_or(usize::MAX).clamp(1, MAX_HELD_PROBES);
+        pow::random_moments(hold, count)
+    }
+
+    fn observed(&self, verdict: GpuVerdict, watched: &Watched) -> GpuVerdict {
+        let observed = verdict.gpu.as_ref().and_then(|gpu| watched.of(&gpu.uuid));
+        GpuVerdict { observed, ..verdict }
+    }
+
+    fn judgement(&self, least_rtt_ns: u64, held: bool) -> Judgement<'_> {
+        Judgement {
+            table: &self.options.models,
+            allow_reference: self.options.allow_reference,
+            least_rtt_ns: Some(least_rtt_ns),
+            held,
+        }
+    }
+
+    fn judging(
+        &self,
+        blank: GpuVerdict,
+        answers: Answers,
+        identity: Option<CheckRow>,
+        least_rtt_ns: u64,
+        rtt_ns: u64,
+    ) -> Judging {
+        let options = self.options;
+        Judging {
+            blank,
+            answers,
+            identity,
+            table: Arc::clone(&options.models),
+            key: Arc::clone(&options.key),
+            allow_reference: options.allow_reference,
+            least_rtt_ns,
+            rtt_ns,
+            host: self.spec.name.clone(),
+            runner: options.artifact.sha256.clone(),
         }
     }
 }
 
-fn unexpected(expected: &'static str, found: &'static str) -> runner::Error {
-    runner::Error::Unexpected { expected, found }
+/// Everything that the judgement of one GPU needs, away from the runtime: some hundred block
+/// regenerations are tens of milliseconds.
+struct Judging {
+    blank: GpuVerdict,
+    answers: Answers,
+    identity: Option<CheckRow>,
+    table: Arc<ModelTable>,
+    key: Arc<SigningKey>,
+    allow_reference: bool,
+    least_rtt_ns: u64,
+    rtt_ns: u64,
+    host: crate::ids::HostName,
+    runner: String,
 }
 
-/// Nanoseconds since `clock`, which is set to now.
-fn lap(clock: &mut Instant) -> u64 {
-    let now = Instant::now();
-    let passed = now.saturating_duration_since(*clock).as_nanos();
-    *clock = now;
-    u64::try_from(passed).unwrap_or(u64::MAX)
+impl Judging {
+    fn run(self) -> Result<Judged, VerifyError> {
+        let mut verdict = self.blank.clone();
+        let mut verdicts: Vec<Verdict> = Vec::new();
+        for (number, (challenge, proof, timings)) in self.answers.iter().enumerate() {
+            let by = Judgement {
+                table: &self.table,
+                allow_reference: self.allow_reference,
+                least_rtt_ns: Some(self.least_rtt_ns),
+                held: number > 0,
+            };
+            verdicts.push(pow::judge(challenge, proof, timings, &by));
+            let held = u32::try_from(number).ok().filter(|number| *number > 0);
+            let gpu = verdict.gpu.as_ref().zip(verdict.model.as_ref());
+            let record = ProofRecord {
+                host: self.host.clone(),
+                backend: proof.backend,
+                runner: self.runner.clone(),
+                gpu: gpu.map(|(gpu, (model, _))| GpuLabel {
+                    uuid: gpu.uuid.clone(),
+                    model: model.clone(),
+                }),
+                held,
+                allowance_ns: Some(by.allowance_ns(challenge.context.mode)),
+                challenge: ChallengeRecord::from(challenge),
+                transcript: ByteArray(challenge.transcript_hash(proof, timings)),
+                timings: timings.clone(),
+                proof: proof.clone(),
+            };
+            let document = SignedProof::new(record, &self.key)?;
+            verdict.probes.push(Probe { timings: timings.clone(), document });
+        }
+        verdict.evidence = verdicts.iter().filter_map(|verdict| verdict.evidence).min();
+        verdict.checks = verdict::merged(&verdicts);
+        let disturbed = |verdict: &Verdict| pow::only_slow(verdict);
+        let wrong = |verdict: &Verdict| verdict.first_failure().is_some() && !disturbed(verdict);
+        let only_slow = verdicts.iter().any(disturbed) && !verdicts.iter().any(wrong);
+        let duplicate =
+            self.identity.as_ref().is_some_and(|row| row.status == pow_kernels::Status::Failed);
+        verdict.checks.extend(self.identity);
+        let verdict = verdict.conclude(self.allow_reference);
+        let first: Option<&Timings> = verdict.probes.first().map(|probe| &probe.timings);
+        let end = ChallengeEnd::Judged(Box::new(JudgedProof {
+            outcome: verdict.outcome.map_or("rejected", pow::outcome_name),
+            failed_check: verdict.first_failure().map(|row| row.check.to_owned()),
+            verdict_json: json!({ "checks": verdict.checks, "evidence": verdict.evidence })
+                .to_string(),
+            proof_json: verdict.documents()?,
+            fill_ns: first.and_then(|timings| timings.fill_ns),
+            chain_ns: first.map(|timings| timings.chain_ns),
+            gemm_ns: first.and_then(|timings| timings.gemm_ns.iter().max().copied()),
+            rtt_ns: Some(self.rtt_ns),
+            telemetry_json: verdict.observed.as_ref().map(|seen| json!(seen).to_string()),
+        }));
+        Ok(Judged { verdict, end, only_slow: only_slow && !duplicate })
+    }
+}
+
+fn blank(target: Option<&Target>) -> GpuVerdict {
+    GpuVerdict {
+        gpu: target.map(|target| target.gpu.clone()),
+        model: target.map(|target| (target.model.name.clone(), target.source)),
+        backend: if target.is_some() { Backend::Cuda } else { Backend::Reference },
+        passed: false,
+        reason: None,
+        message: String::new(),
+        hint: None,
+        outcome: None,
+        checks: Vec::new(),
+        evidence: None,
+        challenge: None,
+        probes: Vec::new(),
+        observed: None,
+    }
+}
+
+fn failed(blank: GpuVerdict, failure: GpuFailure) -> Judged {
+    let verdict = blank.failed(failure);
+    let reason = verdict.reason.unwrap_or(Reason::Bug);
+    let end = ChallengeEnd::Failed { reason, message: verdict.message.clone() };
+    Judged { verdict, end, only_slow: false }
+}
+
+/// The ledger's word on a GPU; nothing for the reference and for this machine, which is in no ledger.
+fn identity(verdict: &GpuVerdict, duplicates: &[Duplicate], local: bool) -> Option<CheckRow> {
+    let gpu = verdict.gpu.as_ref().filter(|_| !local)?;
+    let other = duplicates.iter().find(|duplicate| duplicate.uuid == gpu.uuid);
+    Some(super::ledger::check(other))
+}
+
+/// Takes what comes and does nothing with it, until the session breaks.
+async fn listen(session: &mut Session) -> runner::Error {
+    loop {
+        if let Err(error) = session.incoming().await {
+            return error;
+        }
+    }
 }

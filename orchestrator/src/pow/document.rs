@@ -3,12 +3,12 @@
 //! There is exactly one spelling of a document, the one that [`SignedProof::to_json`] writes, and any
 //! other is refused; the signature covers the rest. So no byte of a file can be changed unnoticed.
 
-use pow_kernels::{Backend, Challenge, KernelVariant, Outcome, Proof, Status, Timings};
+use pow_kernels::{Backend, Challenge, KernelVariant, ModelTable, Outcome, Proof, Status, Timings};
 use runner_protocol::ByteArray;
 use serde::{Deserialize, Serialize};
 
-use super::challenge::ChallengeRecord;
-use super::judge::{judge, passes};
+use super::challenge::{ChallengeRecord, raw_uuid};
+use super::judge::{Judgement, judge, passes};
 use crate::ids::HostName;
 use crate::signing_key::{SigningKey, is_signed};
 
@@ -31,6 +31,15 @@ pub struct ProofRecord {
     pub backend: Backend,
     /// SHA-256 of the runner, in hexadecimal.
     pub runner: String,
+    /// Which GPU; absent for the reference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<GpuLabel>,
+    /// Which probe of the same filled memory, from 1; absent for the first one, after the fill.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<u32>,
+    /// What the network was allowed to add to a phase, in nanoseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowance_ns: Option<u64>,
     /// What was asked.
     pub challenge: ChallengeRecord,
     /// Times of arrival as this orchestrator measured them, from message to message.
@@ -39,6 +48,16 @@ pub struct ProofRecord {
     pub transcript: ByteArray<32>,
     /// What came.
     pub proof: Proof,
+}
+
+/// The names of a GPU: what its host and its driver say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GpuLabel {
+    /// Its UUID, as the driver writes it.
+    pub uuid: String,
+    /// The model that the challenge was for, by our name.
+    pub model: String,
 }
 
 /// A record and who vouches for it.
@@ -147,13 +166,15 @@ impl Examination {
 }
 
 /// Examines a document without asking anybody: who signed it, whether that is one of `trusted`, and
-/// every check of the verifier once more.
+/// every check of the verifier once more. The times are judged by `table`, never by what a document
+/// brings along.
 ///
 /// # Errors
 /// The record cannot be written as JSON, which one that was read always can.
 pub fn examine(
     document: &SignedProof,
     trusted: &[[u8; 32]],
+    table: &ModelTable,
     allow_reference: bool,
 ) -> Result<Examination, serde_json::Error> {
     let record = &document.record;
@@ -179,12 +200,23 @@ pub fn examine(
             let of_reference = challenge.context.variant == KernelVariant::Reference;
             let named =
                 record.backend == backend && of_reference == (backend == Backend::Reference);
-            let other = "names another backend than the one that was asked";
-            checks.push(row("label", named, "names the backend that was asked", other));
+            let gpu = match &record.gpu {
+                Some(gpu) => raw_uuid(&gpu.uuid) == Some(challenge.context.gpu_uuid),
+                None => challenge.context.gpu_uuid == [0; 16],
+            };
+            let named = named && gpu;
+            let other = "names another backend or GPU than the one that was asked";
+            checks.push(row("label", named, "names what was asked", other));
             let transcript = challenge.transcript_hash(&record.proof, &record.timings);
             let same = transcript == record.transcript.0;
             checks.push(row("transcript", same, "of this exchange", "of another exchange"));
-            let verdict = judge(&challenge, &record.proof, &record.timings, allow_reference);
+            let by = Judgement {
+                table,
+                allow_reference,
+                least_rtt_ns: record.allowance_ns,
+                held: record.held.is_some(),
+            };
+            let verdict = judge(&challenge, &record.proof, &record.timings, &by);
             passed &= named && same && passes(&verdict, backend, allow_reference);
             checks.extend(verdict.checks.into_iter().map(|result| CheckRow {
                 check: result.check.name(),

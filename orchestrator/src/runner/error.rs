@@ -165,6 +165,45 @@ fn said_last(said: &str) -> String {
     if said.is_empty() { String::new() } else { format!(": {said}") }
 }
 
+/// What the code of a request's failure means; `remote-runner/protocol` lists them.
+fn failed(code: &str) -> Reason {
+    match code {
+        "no_driver" => Reason::NoDriver,
+        "driver_too_old" => Reason::DriverTooOld,
+        "no_kernels" => Reason::NoKernels,
+        "gpu_not_found" | "gpu_required" => Reason::GpuNotFound,
+        "gpu_busy" => Reason::GpuBusy,
+        "mig_enabled" => Reason::MigEnabled,
+        "out_of_memory" => Reason::OutOfMemory,
+        "selftest_failed" => Reason::SelftestFailed,
+        "ecc_error" => Reason::EccError,
+        "gpu_lost" => Reason::GpuLost,
+        "deadline" => Reason::Deadline,
+        "socket_denied" => Reason::SocketDenied,
+        "socket_missing" => Reason::NoEngine,
+        _ => Reason::Runner,
+    }
+}
+
+fn failed_hint(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "no_driver" => {
+            "install the NVIDIA driver on the host; to see the protocol work without a GPU, and prove nothing of one: --allow-reference"
+        }
+        "driver_too_old" => "install a newer NVIDIA driver on the host",
+        "no_kernels" => {
+            "the kernels are for compute capability 7.0 and later; is the GPU the model that is claimed?"
+        }
+        "gpu_busy" => "wait for the process to end, or stop it: nothing was done on the GPU",
+        "mig_enabled" => "turn the division off on the host: nvidia-smi -i GPU -mig 0",
+        "out_of_memory" => "stop what holds the memory: the challenge fills nine tenths of it",
+        "selftest_failed" => "take the GPU out of service and test it: it computes wrongly",
+        "ecc_error" => "reset the GPU; if it comes back, replace it",
+        "gpu_lost" => "restart the host, and look for Xid messages in its kernel log",
+        _ => return None,
+    })
+}
+
 impl Error {
     /// The stable code.
     #[must_use]
@@ -178,18 +217,14 @@ impl Error {
             Self::NotWritable { .. } => Reason::ReadOnly,
             Self::NoExec { .. } => Reason::NoExec,
             Self::Damaged { .. } | Self::NotPlaced { .. } | Self::Build { .. } => Reason::Verify,
-            Self::Failed { code, .. } if code == "no_driver" => Reason::NoDriver,
-            Self::Failed { code, .. } if code == "no_kernels" => Reason::NoKernels,
-            Self::Failed { code, .. } if code == "socket_denied" => Reason::SocketDenied,
-            Self::Failed { code, .. } if code == "socket_missing" => Reason::NoEngine,
+            Self::Failed { code, .. } => failed(code),
             Self::DoesNotStart { .. }
             | Self::Magic(_)
             | Self::Frame(_)
             | Self::Unexpected { .. }
             | Self::Version { .. }
             | Self::Ended { .. }
-            | Self::Stream { .. }
-            | Self::Failed { .. } => Reason::Runner,
+            | Self::Stream { .. } => Reason::Runner,
             Self::TimedOut { .. } => Reason::Deadline,
             Self::Command(_) => Reason::Bug,
         }
@@ -227,12 +262,7 @@ impl Error {
             Self::Version { .. } | Self::Build { .. } => {
                 "deploy again with the runner of this orchestrator's release"
             }
-            Self::Failed { code, .. } if code == "no_driver" => {
-                "install the NVIDIA driver on the host; to see the protocol work without a GPU, and prove nothing of one: --allow-reference"
-            }
-            Self::Failed { code, .. } if code == "no_kernels" => {
-                "this release has no CUDA backend yet; to see the protocol work without it, and prove nothing of a GPU: --allow-reference"
-            }
+            Self::Failed { code, .. } => failed_hint(code)?,
             Self::DoesNotStart { .. } => "log in by hand and run the runner with --self-check",
             _ => return None,
         };

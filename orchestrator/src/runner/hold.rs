@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use futures_util::future::Either;
-use runner_protocol::{Held, HoldEvent, Reply, Round, Unit};
+use runner_protocol::{Held, HoldEvent, Reply, Round, ToRunner, Unit};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
@@ -40,9 +39,10 @@ impl Hold {
     /// Dropping the future ends the session; the container is then stopped if it was held already.
     pub async fn take(mut session: Box<Session>, held: Held) -> Result<Self, Error> {
         let holding = async {
-            let mut exchange = session.open(Unit::Hold(held)).await?;
-            match exchange.next().await? {
-                Some(UnitEvent::Reply(Reply::Hold(HoldEvent::Holding {}))) => Ok(exchange.id()),
+            let id = session.open(Unit::Hold(held)).await?;
+            match session.incoming().await?.event {
+                UnitEvent::Reply(Reply::Hold(HoldEvent::Holding {})) => Ok(id),
+                UnitEvent::Finished(Err(error)) => Err(error),
                 _ => Err(Error::Unexpected { expected: "a hold", found: "something else" }),
             }
         };
@@ -53,7 +53,6 @@ impl Hold {
         let (release, mut released) = oneshot::channel();
         let mut task = JoinSet::new();
         task.spawn(async move {
-            let mut exchange = session.resume(id);
             let mut end = HoldEnd::Released;
             let mut asked = false;
             loop {
@@ -63,21 +62,24 @@ impl Hold {
                         std::future::pending::<()>().await;
                     }
                 };
-                match exchange.next_or(wait).await {
-                    Ok(Either::Left(None)) => break,
-                    Ok(Either::Left(Some(UnitEvent::Reply(Reply::Hold(
-                        HoldEvent::Expired {},
-                    ))))) => {
+                // Cancel safety: the session loses no message, the release is heard once.
+                let said = tokio::select! {
+                    incoming = session.incoming() => incoming.map(|incoming| Some(incoming.event)),
+                    () = wait => {
+                        asked = true;
+                        let release = ToRunner::Continue { id, round: Round::Release {} };
+                        session.say([release]).await.map(|_| None)
+                    }
+                };
+                match said {
+                    Ok(Some(UnitEvent::Finished(Ok(())))) => break,
+                    Ok(Some(UnitEvent::Reply(Reply::Hold(HoldEvent::Expired {})))) => {
                         end = HoldEnd::Expired;
                     }
-                    Ok(Either::Left(Some(_))) => {}
-                    Ok(Either::Right(())) => {
-                        asked = true;
-                        if let Err(error) = exchange.proceed(Round::Release {}).await {
-                            return HoldEnd::Lost(error);
-                        }
+                    Ok(Some(UnitEvent::Finished(Err(error)))) | Err(error) => {
+                        return HoldEnd::Lost(error);
                     }
-                    Err(error) => return HoldEnd::Lost(error),
+                    Ok(_) => {}
                 }
             }
             session.close().await;

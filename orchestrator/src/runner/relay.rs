@@ -10,15 +10,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::future::Either;
 use runner_protocol::relay::{MAX_CHUNK_BYTES, WINDOW_BYTES};
-use runner_protocol::{RelayEvent, Reply, Round, StreamBytes, Unit};
+use runner_protocol::{RelayEvent, Reply, RequestId, Round, StreamBytes, ToRunner, Unit};
 use tokio::io::{
     AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf,
 };
 use tokio::task::JoinSet;
 
-use super::session::{Exchange, UnitEvent};
+use super::session::UnitEvent;
 use super::{Error, Session};
 
 /// For the runner to connect to a socket of its own machine.
@@ -50,9 +49,10 @@ impl Relay {
     pub async fn open(mut session: Box<Session>, socket: &str) -> Result<Self, Error> {
         let unit = Unit::Dial { socket: socket.to_owned() };
         let connected = async {
-            let mut exchange = session.open(unit).await?;
-            match exchange.next().await? {
-                Some(UnitEvent::Reply(Reply::Relay(RelayEvent::Connected {}))) => Ok(exchange.id()),
+            let id = session.open(unit).await?;
+            match session.incoming().await?.event {
+                UnitEvent::Reply(Reply::Relay(RelayEvent::Connected {})) => Ok(id),
+                UnitEvent::Finished(Err(error)) => Err(error),
                 _ => Err(Error::Unexpected { expected: "a connection", found: "something else" }),
             }
         };
@@ -65,10 +65,10 @@ impl Relay {
         let mut task = JoinSet::new();
         let note = Arc::clone(&broken);
         task.spawn(async move {
-            let exchange = session.resume(id);
             let (from_user, to_user) = tokio::io::split(theirs);
             let mut carrier = Carrier {
-                exchange,
+                session,
+                id,
                 pending: VecDeque::new(),
                 unacknowledged: 0,
                 taken: 0,
@@ -84,8 +84,9 @@ impl Relay {
     }
 }
 
-struct Carrier<'s> {
-    exchange: Exchange<'s>,
+struct Carrier {
+    session: Box<Session>,
+    id: RequestId,
     /// What came of the socket and the user has not taken: at most a window of it.
     pending: VecDeque<Vec<u8>>,
     /// Bytes that came and were not granted again.
@@ -98,13 +99,17 @@ struct Carrier<'s> {
     peer_done: bool,
 }
 
-/// What the user's side did.
-enum User {
+/// What happened first.
+enum Woken {
+    /// The runner said something.
+    Runner(Box<UnitEvent>),
+    /// The user took bytes.
     Took(io::Result<usize>),
+    /// The user gave bytes.
     Gave(io::Result<usize>),
 }
 
-impl Carrier<'_> {
+impl Carrier {
     async fn carry(
         &mut self,
         mut from_user: tokio::io::ReadHalf<DuplexStream>,
@@ -117,37 +122,39 @@ impl Carrier<'_> {
                 let _ = to_user.shutdown().await;
             }
             let room = usize::try_from(self.credit).unwrap_or(usize::MAX).min(chunk.len());
-            let woken = {
-                let pending = self.pending.front().map(Vec::as_slice).unwrap_or_default();
-                let gives = chunk.get_mut(..room).unwrap_or_default();
-                let may_give = room > 0 && !self.user_done;
-                let user = async {
-                    // Cancel safety: one write and one read, of which the loser did nothing.
-                    tokio::select! {
-                        took = to_user.write(pending), if !pending.is_empty() => User::Took(took),
-                        gave = from_user.read(gives), if may_give => User::Gave(gave),
-                        else => std::future::pending().await,
-                    }
-                };
-                self.exchange.next_or(user).await?
+            let pending = self.pending.front().map(Vec::as_slice).unwrap_or_default();
+            let gives = chunk.get_mut(..room).unwrap_or_default();
+            let may_give = room > 0 && !self.user_done;
+            // Cancel safety: the session loses no message; of one write and one read, the loser did
+            // nothing.
+            let woken = tokio::select! {
+                incoming = self.session.incoming() => Woken::Runner(Box::new(incoming?.event)),
+                took = to_user.write(pending), if !pending.is_empty() => Woken::Took(took),
+                gave = from_user.read(gives), if may_give => Woken::Gave(gave),
             };
             match woken {
-                Either::Left(None) => return Ok(()),
-                Either::Left(Some(event)) => self.heard(event)?,
-                Either::Right(User::Took(Ok(count))) => self.took(count).await?,
-                Either::Right(User::Gave(Ok(0))) => {
+                Woken::Runner(event) => match *event {
+                    UnitEvent::Finished(end) => return end,
+                    event => self.heard(event)?,
+                },
+                Woken::Took(Ok(count)) => self.took(count).await?,
+                Woken::Gave(Ok(0)) => {
                     self.user_done = true;
-                    self.exchange.proceed(Round::End {}).await?;
+                    self.proceed(Round::End {}).await?;
                 }
-                Either::Right(User::Gave(Ok(count))) => {
+                Woken::Gave(Ok(count)) => {
                     let bytes = chunk.get(..count).unwrap_or_default().to_vec();
                     self.credit = self.credit.saturating_sub(small(count));
-                    self.exchange.proceed(Round::Send { bytes: StreamBytes(bytes) }).await?;
+                    self.proceed(Round::Send { bytes: StreamBytes(bytes) }).await?;
                 }
                 // The user's end is gone.
-                Either::Right(User::Took(Err(_)) | User::Gave(Err(_))) => return Ok(()),
+                Woken::Took(Err(_)) | Woken::Gave(Err(_)) => return Ok(()),
             }
         }
+    }
+
+    async fn proceed(&mut self, round: Round) -> Result<(), Error> {
+        self.session.say([ToRunner::Continue { id: self.id, round }]).await.map(|_| ())
     }
 
     fn heard(&mut self, event: UnitEvent) -> Result<(), Error> {
@@ -187,7 +194,7 @@ impl Carrier<'_> {
         if self.taken >= GRANT_BYTES {
             let bytes = std::mem::take(&mut self.taken);
             self.unacknowledged = self.unacknowledged.saturating_sub(bytes);
-            self.exchange.proceed(Round::Grant { bytes }).await?;
+            self.proceed(Round::Grant { bytes }).await?;
         }
         Ok(())
     }

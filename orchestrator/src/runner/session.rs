@@ -3,24 +3,27 @@
 //! The session is driven by the caller's own task. While it waits for an answer it renews the
 //! lease and drains standard error; between requests nobody renews, so a caller that pauses for
 //! longer than [`runner_protocol::LEASE_DURATION`] loses its runner, which is what the lease is for.
+//!
+//! Several requests may be open at once. Their messages come out of [`Session::incoming`] in the
+//! order in which they arrive, each with the id of its request; a message of a request that is not
+//! open is a lie or a defect, and ends the session.
 
-use std::convert::Infallible;
-use std::pin::{Pin, pin};
-use std::time::Duration;
+mod wire;
 
-use futures_util::future::Either;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
 use runner_protocol::message::Progress;
 use runner_protocol::{
-    ExitCode, FrameDecoder, FromRunner, Hello, HostFacts, LEASE_RENEW_INTERVAL, MagicScanner,
-    Outcome, PROTOCOL_VERSION, Reply, RequestId, Round, ToRunner, Unit, decode, encode_frame,
+    FromRunner, Hello, HostFacts, Outcome, PROTOCOL_VERSION, Reply, RequestId, ToRunner, Unit,
 };
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::time::{Interval, MissedTickBehavior};
+use serde::Serialize;
 
+use self::wire::Wire;
 use super::answer::Answer;
 use super::{Artifact, Error, commands, install};
-use crate::printable::{last_line, printable};
-use crate::transport::{ExitStatus, Process, Transport};
+use crate::printable::printable;
+use crate::transport::Transport;
 
 /// From the command to the runner's hello. A login shell's rc files may take seconds, checking
 /// the file's hash milliseconds.
@@ -42,11 +45,9 @@ const UNIT_TIMEOUT: Duration = Duration::from_secs(60);
 /// For the runner to end after `Shutdown`.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How much of standard error is kept: its end says why a runner died.
-const STDERR_KEPT_BYTES: usize = 16 * 1024;
-
-/// Bytes taken from the channel at a time.
-const READ_BYTES: usize = 32 * 1024;
+/// The most messages of one request: a watch of a day at its usual pace, and far less than a host that
+/// says the same without end could keep us busy with.
+const MAX_MESSAGES: u64 = 1_000_000;
 
 /// The longest that one runner may live, whatever else fails. Renewed leases end it much sooner
 /// when nobody is there; this is the last line.
@@ -67,15 +68,11 @@ pub enum Started {
 
 /// A running runner.
 pub struct Session {
-    process: Process,
-    input: Vec<u8>,
-    decoder: FrameDecoder,
-    stderr: Vec<u8>,
-    stderr_open: bool,
-    /// Ticks once there is a runner whose lease wants renewing.
-    renewal: Option<Interval>,
+    wire: Wire,
     hello: Hello,
     last_id: u64,
+    /// The requests without an end so far, and how many messages each has sent.
+    open: BTreeMap<RequestId, u64>,
 }
 
 impl Session {
@@ -114,32 +111,24 @@ impl Session {
             .spawn(command, START_TIMEOUT)
             .await
             .map_err(|source| Error::Transport { operation: "start the runner", source })?;
-        let mut session = Self::new(process);
+        let mut session = Self {
+            wire: Wire::new(process),
+            hello: Hello::default(),
+            last_id: 0,
+            open: BTreeMap::new(),
+        };
         match session.settle(artifact, upload).await {
             Ok(Settled::Running { uploaded }) => {
                 Ok(Started::Running { session: Box::new(session), uploaded })
             }
             Ok(Settled::NotThere(answer)) => {
-                session.process.close().await;
+                session.wire.close().await;
                 Ok(Started::NotThere(answer))
             }
             Err(error) => {
-                session.process.close().await;
+                session.wire.close().await;
                 Err(error)
             }
-        }
-    }
-
-    fn new(process: Process) -> Self {
-        Self {
-            process,
-            input: Vec::new(),
-            decoder: FrameDecoder::new(),
-            stderr: Vec::new(),
-            stderr_open: true,
-            renewal: None,
-            hello: Hello::default(),
-            last_id: 0,
         }
     }
 
@@ -149,7 +138,7 @@ impl Session {
         artifact: &Artifact,
         upload: Option<&mut UploadProgress<'_>>,
     ) -> Result<Settled, Error> {
-        let answer = within(START_TIMEOUT, "start the runner", self.answer()).await?;
+        let answer = within(START_TIMEOUT, "start the runner", self.wire.answer()).await?;
         let mut uploaded = false;
         if answer.get("state") != "ready" {
             let Some(progress) = upload else { return Ok(Settled::NotThere(answer)) };
@@ -158,7 +147,7 @@ impl Session {
                 if answer.get("encoding") == "gzip" { &artifact.gzip } else { &artifact.bytes };
             // The script that stopped reading has said why.
             let sent = self.upload(payload, progress).await;
-            let installed = within(INSTALL_TIMEOUT, "install the runner", self.answer()).await;
+            let installed = within(INSTALL_TIMEOUT, "install the runner", self.wire.answer()).await;
             match (sent, installed) {
                 (_, Ok(answer)) if answer.get("installed") == artifact.sha256 => uploaded = true,
                 (_, Ok(answer)) => return Err(install::refusal(&answer)),
@@ -166,7 +155,7 @@ impl Session {
             }
         }
         within(START_TIMEOUT, "start the runner", self.await_hello(&artifact.sha256)).await?;
-        self.renewal = Some(renewal());
+        self.wire.renew_lease();
         Ok(Settled::Running { uploaded })
     }
 
@@ -191,8 +180,7 @@ impl Session {
     async fn feed(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let failed = |source| Error::Stream { operation: "upload the runner", source };
         within(STALL_TIMEOUT, "take any of the upload", async {
-            self.process.stdin.write_all(bytes).await.map_err(failed)?;
-            self.process.stdin.flush().await.map_err(failed)
+            self.wire.feed(bytes).await.map_err(failed)
         })
         .await
     }
@@ -218,7 +206,8 @@ impl Session {
         facts.ok_or(Error::Unexpected { expected: "facts", found: "the end of the request" })
     }
 
-    /// Runs one unit to its end and hands each of its messages to `on_event`.
+    /// Runs one unit to its end and hands each of its messages to `on_event`. No other request may be
+    /// open.
     ///
     /// # Errors
     /// The runner or the connection failed, the unit failed, or it did not end in time.
@@ -229,86 +218,154 @@ impl Session {
         on_event: &mut (dyn FnMut(UnitEvent) + Send),
     ) -> Result<(), Error> {
         let work = async {
-            let mut exchange = self.open(unit).await?;
-            while let Some(event) = exchange.next().await? {
-                on_event(event);
+            let id = self.open(unit).await?;
+            loop {
+                let incoming = self.incoming().await?;
+                match incoming.event {
+                    _ if incoming.id != id => {
+                        return Err(Error::Unexpected {
+                            expected: "an answer to the open request",
+                            found: "one of another",
+                        });
+                    }
+                    UnitEvent::Finished(end) => return end,
+                    event => on_event(event),
+                }
             }
-            Ok(())
         };
         within(limit, "answer", work).await
     }
 
-    /// Starts a unit and leaves the talk with it to the caller, who sets the time limits. The
-    /// session is of no more use if the exchange is dropped before its end.
+    /// Starts a unit. Its messages come out of [`Self::incoming`]; the caller sets the time limits.
     ///
     /// # Errors
     /// The runner or the connection failed.
-    pub async fn open(&mut self, unit: Unit) -> Result<Exchange<'_>, Error> {
-        self.last_id += 1;
-        let id = RequestId(self.last_id);
-        self.send(&ToRunner::Request { id, unit }).await?;
-        Ok(Exchange { session: self, id })
+    pub async fn open(&mut self, unit: Unit) -> Result<RequestId, Error> {
+        let ids = self.open_all([unit]).await?;
+        ids.into_iter().next().ok_or(Error::Unexpected { expected: "an id", found: "none" })
     }
 
-    /// The talk with a unit that runs already, after the [`Exchange`] that began it was dropped.
-    pub(super) fn resume(&mut self, id: RequestId) -> Exchange<'_> {
-        Exchange { session: self, id }
+    /// Starts units, all of them in one write. Returns the ids in their order.
+    ///
+    /// # Errors
+    /// The runner or the connection failed.
+    pub async fn open_all(
+        &mut self,
+        units: impl IntoIterator<Item = Unit>,
+    ) -> Result<Vec<RequestId>, Error> {
+        let mut ids = Vec::new();
+        for unit in units {
+            let id = self.next_id();
+            self.wire.queue(&ToRunner::Request { id, unit })?;
+            ids.push(id);
+        }
+        self.wire.write_out().await?;
+        Ok(ids)
+    }
+
+    /// Says these things, all of them in one write, and returns when the first byte of it was handed
+    /// to the connection.
+    ///
+    /// # Errors
+    /// The connection failed.
+    ///
+    /// # Cancel safety
+    /// Safe for the session: what is not written yet goes out before anything else.
+    pub async fn say(
+        &mut self,
+        messages: impl IntoIterator<Item = ToRunner>,
+    ) -> Result<Instant, Error> {
+        for message in messages {
+            self.wire.queue(&message)?;
+        }
+        self.wire.write_out().await
+    }
+
+    /// The next message of any open request. The lease is renewed meanwhile.
+    ///
+    /// # Errors
+    /// The runner or the connection failed, or it said something about a request that is not open. A
+    /// request that failed is not an error of the session: it is in [`UnitEvent::Finished`].
+    ///
+    /// # Cancel safety
+    /// Safe: no message is lost.
+    pub async fn incoming(&mut self) -> Result<Incoming, Error> {
+        let (message, at) = self.wire.next_message().await?;
+        let found = name(&message);
+        let (id, event) = match message {
+            FromRunner::Progress(progress) => (progress.id, UnitEvent::Progress(progress)),
+            FromRunner::Reply { id, reply } => (id, UnitEvent::Reply(reply)),
+            FromRunner::Finished { id, outcome } => (id, UnitEvent::Finished(finished(outcome))),
+            FromRunner::Hello(_) => {
+                return Err(Error::Unexpected { expected: "an answer to an open request", found });
+            }
+        };
+        let Some(count) = self.open.get_mut(&id) else {
+            return Err(Error::Unexpected { expected: "an answer to an open request", found });
+        };
+        // What is relayed is bounded by its own windows, and may go on for days.
+        if !matches!(event, UnitEvent::Reply(Reply::Relay(_))) {
+            *count += 1;
+        }
+        if *count > MAX_MESSAGES {
+            return Err(Error::Unexpected { expected: "the end of a request", found: "a flood" });
+        }
+        if matches!(event, UnitEvent::Finished(_)) {
+            self.open.remove(&id);
+        }
+        Ok(Incoming { id, event, at })
+    }
+
+    /// How long a small question and its answer take: the unit `echo` is one that no runner knows,
+    /// and which the protocol has it refuse at once. No other request may be open.
+    ///
+    /// # Errors
+    /// The runner or the connection failed, or there was no answer in time.
+    pub async fn round_trip(&mut self) -> Result<Duration, Error> {
+        /// A request of a unit that [`Unit`] has no name for.
+        #[derive(Serialize)]
+        #[serde(rename_all = "snake_case")]
+        enum Later {
+            Request { id: RequestId, unit: BTreeMap<&'static str, BTreeMap<&'static str, u8>> },
+        }
+        let id = self.next_id();
+        let unit = BTreeMap::from([("echo", BTreeMap::new())]);
+        let answer = async {
+            self.wire.queue(&Later::Request { id, unit })?;
+            let begun = self.wire.write_out().await?;
+            match self.incoming().await? {
+                Incoming { id: answered, event: UnitEvent::Finished(_), at } if answered == id => {
+                    Ok(at.saturating_duration_since(begun))
+                }
+                _ => Err(Error::Unexpected { expected: "an echo", found: "something else" }),
+            }
+        };
+        within(UNIT_TIMEOUT, "answer", answer).await
+    }
+
+    fn next_id(&mut self) -> RequestId {
+        self.last_id += 1;
+        let id = RequestId(self.last_id);
+        self.open.insert(id, 0);
+        id
     }
 
     /// Ends the runner and closes its channel. The runner is given a moment to end by itself;
     /// closing the channel ends it in any case.
     pub async fn close(mut self) {
         let orderly = async {
-            if self.send(&ToRunner::Shutdown {}).await.is_ok() {
-                while self.next_message().await.is_ok() {}
+            if self.say([ToRunner::Shutdown {}]).await.is_ok() {
+                while self.wire.next_message().await.is_ok() {}
             }
         };
         let _ended_or_not = tokio::time::timeout(SHUTDOWN_TIMEOUT, orderly).await;
-        self.process.close().await;
-    }
-
-    async fn send(&mut self, message: &ToRunner) -> Result<(), Error> {
-        let frame = encode_frame(message).map_err(Error::Frame)?;
-        let failed = |error| Error::Stream { operation: "write to the runner", source: error };
-        self.process.stdin.write_all(&frame).await.map_err(failed)?;
-        self.process.stdin.flush().await.map_err(failed)
-    }
-
-    /// Reads one answer of the start script.
-    async fn answer(&mut self) -> Result<Answer, Error> {
-        loop {
-            if let Some((answer, end)) = Answer::find(&self.input) {
-                self.input.drain(..end);
-                return Ok(answer);
-            }
-            if self.input.len() > super::answer::MAX_BYTES {
-                return Err(Error::NoAnswer {
-                    status: "still running".to_owned(),
-                    said: "more output than any answer".to_owned(),
-                });
-            }
-            if !self.read_more().await? {
-                return Err(self.no_answer().await);
-            }
-        }
+        self.wire.close().await;
     }
 
     /// Reads the runner's magic line and its hello.
     async fn await_hello(&mut self, sha256: &str) -> Result<(), Error> {
-        let mut scanner = MagicScanner::new();
-        loop {
-            let mut input = self.input.as_slice();
-            let found = scanner.push(&mut input).map_err(Error::Magic)?;
-            let used = self.input.len() - input.len();
-            self.input.drain(..used);
-            if found {
-                break;
-            }
-            if !self.read_more().await? {
-                return Err(self.ended().await);
-            }
-        }
-        match self.next_message().await? {
+        self.wire.await_magic().await?;
+        match self.wire.next_message().await?.0 {
             FromRunner::Hello(hello) if hello.protocol_version != PROTOCOL_VERSION => {
                 Err(Error::Version { found: hello.protocol_version, ours: PROTOCOL_VERSION })
             }
@@ -321,108 +378,6 @@ impl Session {
             }
             other => Err(Error::Unexpected { expected: "hello", found: name(&other) }),
         }
-    }
-
-    /// The next message, renewing the lease while it waits.
-    async fn next_message(&mut self) -> Result<FromRunner, Error> {
-        match self.next_message_or(std::future::pending::<Infallible>()).await? {
-            Either::Left(message) => Ok(message),
-            Either::Right(never) => match never {},
-        }
-    }
-
-    /// The next message, or what `wake` gives if that comes first. What is being sent is sent
-    /// whole either way.
-    async fn next_message_or<T>(
-        &mut self,
-        wake: impl Future<Output = T>,
-    ) -> Result<Either<FromRunner, T>, Error> {
-        let mut wake = pin!(wake);
-        loop {
-            let mut input = self.input.as_slice();
-            let frame = self.decoder.push(&mut input).map_err(Error::Frame)?;
-            let used = self.input.len() - input.len();
-            self.input.drain(..used);
-            if let Some(body) = frame {
-                return decode(&body).map(Either::Left).map_err(Error::Frame);
-            }
-            match self.read_more_or(wake.as_mut()).await? {
-                Either::Left(true) => {}
-                Either::Left(false) => return Err(self.ended().await),
-                Either::Right(woken) => return Ok(Either::Right(woken)),
-            }
-        }
-    }
-
-    /// Waits for more of standard output and appends it to the input. `false` at its end.
-    async fn read_more(&mut self) -> Result<bool, Error> {
-        match self.read_more_or(pin!(std::future::pending::<Infallible>())).await? {
-            Either::Left(more) => Ok(more),
-            Either::Right(never) => match never {},
-        }
-    }
-
-    /// As [`Self::read_more`], unless `wake` comes first.
-    async fn read_more_or<T>(
-        &mut self,
-        mut wake: Pin<&mut impl Future<Output = T>>,
-    ) -> Result<Either<bool, T>, Error> {
-        let mut out = vec![0_u8; READ_BYTES];
-        let mut err = [0_u8; 4096];
-        loop {
-            // Cancel safety: both reads and the tick lose nothing when dropped; what the losing
-            // branches would have read stays in the channel. `wake` is only polled here.
-            tokio::select! {
-                read = self.process.stdout.read(&mut out) => {
-                    let count = read.map_err(|error| Error::Stream {
-                        operation: "read from the runner",
-                        source: error,
-                    })?;
-                    self.input.extend(out.iter().take(count));
-                    return Ok(Either::Left(count > 0));
-                }
-                read = self.process.stderr.read(&mut err), if self.stderr_open => {
-                    let count = read.unwrap_or(0);
-                    self.stderr_open = count > 0;
-                    self.stderr.extend(err.iter().take(count));
-                    let excess = self.stderr.len().saturating_sub(STDERR_KEPT_BYTES);
-                    self.stderr.drain(..excess);
-                }
-                () = tick(&mut self.renewal) => self.send(&ToRunner::Renew {}).await?,
-                woken = wake.as_mut() => return Ok(Either::Right(woken)),
-            }
-        }
-    }
-
-    async fn ended(&mut self) -> Error {
-        let status = self.process.wait().await.ok();
-        let exit = match status {
-            Some(ExitStatus::Code(code)) => ExitCode::from_status(code),
-            _ => None,
-        };
-        Error::Ended { exit, said: self.last_words().await }
-    }
-
-    async fn no_answer(&mut self) -> Error {
-        let status = match self.process.wait().await {
-            Ok(status) => status.to_string(),
-            Err(_) => "unknown".to_owned(),
-        };
-        Error::NoAnswer { status, said: self.last_words().await }
-    }
-
-    /// The end of standard error. Standard output is at its end when this is asked, so the rest
-    /// of standard error is there or never comes; a short wait covers packets still on the way.
-    async fn last_words(&mut self) -> String {
-        const LATE_WORDS: Duration = Duration::from_millis(500);
-        let mut rest = vec![0_u8; STDERR_KEPT_BYTES];
-        while self.stderr_open && self.stderr.len() < STDERR_KEPT_BYTES {
-            match tokio::time::timeout(LATE_WORDS, self.process.stderr.read(&mut rest)).await {
-                Ok(Ok(count)) if count > 0 => self.stderr.extend(rest.iter().take(count)),
-                _ => self.stderr_open = false,
-            }
-        }
-        last_line(&self.stderr)
     }
 }
 
@@ -446,81 +401,15 @@ async fn within<T>(
         .map_err(|_| Error::TimedOut { operation, seconds: limit.as_secs() })?
 }
 
-fn renewal() -> Interval {
-    let mut interval = tokio::time::interval(LEASE_RENEW_INTERVAL);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // The first tick of an interval is due at once, and a new lease needs no renewing yet.
-    interval.reset();
-    interval
-}
-
-/// The next tick; never, where there is nothing to renew.
-async fn tick(interval: &mut Option<Interval>) {
-    match interval {
-        Some(interval) => drop(interval.tick().await),
-        None => std::future::pending().await,
-    }
-}
-
-/// The talk with one running unit.
-pub struct Exchange<'s> {
-    session: &'s mut Session,
-    id: RequestId,
-}
-
-impl Exchange<'_> {
-    /// The request that it is about.
-    pub(super) fn id(&self) -> RequestId {
-        self.id
-    }
-
-    /// Sends the next round.
-    ///
-    /// # Errors
-    /// The connection failed.
-    pub async fn proceed(&mut self, round: Round) -> Result<(), Error> {
-        self.session.send(&ToRunner::Continue { id: self.id, round }).await
-    }
-
-    /// The unit's next message; `None` once it has ended well. The lease is renewed meanwhile.
-    ///
-    /// # Errors
-    /// The runner or the connection failed, or the unit did.
-    pub async fn next(&mut self) -> Result<Option<UnitEvent>, Error> {
-        let message = self.session.next_message().await?;
-        self.event(message)
-    }
-
-    /// As [`Exchange::next`], or what `wake` gives if that comes first.
-    ///
-    /// # Errors
-    /// As [`Exchange::next`].
-    pub(super) async fn next_or<T>(
-        &mut self,
-        wake: impl Future<Output = T>,
-    ) -> Result<Either<Option<UnitEvent>, T>, Error> {
-        match self.session.next_message_or(wake).await? {
-            Either::Left(message) => self.event(message).map(Either::Left),
-            Either::Right(woken) => Ok(Either::Right(woken)),
-        }
-    }
-
-    fn event(&self, message: FromRunner) -> Result<Option<UnitEvent>, Error> {
-        match message {
-            FromRunner::Progress(progress) if progress.id == self.id => {
-                Ok(Some(UnitEvent::Progress(progress)))
-            }
-            FromRunner::Reply { id, reply } if id == self.id => Ok(Some(UnitEvent::Reply(reply))),
-            FromRunner::Finished { id, outcome } if id == self.id => {
-                finished(outcome).map(|()| None)
-            }
-            // One request at a time is open: a message of another is a defect or a lie.
-            other => Err(Error::Unexpected {
-                expected: "an answer to the open request",
-                found: name(&other),
-            }),
-        }
-    }
+/// A message, whose it is, and when it came.
+#[derive(Debug)]
+pub struct Incoming {
+    /// The request.
+    pub id: RequestId,
+    /// What it says.
+    pub event: UnitEvent,
+    /// When the bytes that end it were read.
+    pub at: Instant,
 }
 
 /// A message of a running unit.
@@ -530,6 +419,8 @@ pub enum UnitEvent {
     Progress(Progress),
     /// A result.
     Reply(Reply),
+    /// Its end, and whether that is a good one. No message of it comes after this.
+    Finished(Result<(), Error>),
 }
 
 fn finished(outcome: Outcome) -> Result<(), Error> {

@@ -388,12 +388,11 @@ impl Store {
 
     async fn fill_gpus(&self, leases: &mut [Lease]) -> Result<(), Error> {
         for lease in leases {
-            lease.gpus =
-                sqlx::query_scalar("SELECT gpu FROM lease_gpus WHERE lease = ? ORDER BY gpu")
-                    .bind(&lease.id)
-                    .fetch_all(&self.pool)
-                    .await
-                    .map_err(statement("read the GPUs of a lease"))?;
+            lease.gpus = sqlx::query_scalar("SELECT gpu FROM lease_gpus WHERE lease = ? ORDER BY gpu")
+                .bind(&lease.id)
+                .fetch_all(&self.pool)
+                .await
+                .map_err(statement("read the GPUs of a lease"))?;
         }
         Ok(())
     }

@@ -401,7 +401,10 @@ pub(super) async fn put_passport(
 }
 
 /// Forgets what sweeps remember of a host, within the caller's transaction.
-pub(super) async fn forget(tx: &mut Transaction<'_, Sqlite>, host: &HostName) -> Result<(), Error> {
+pub(super) async fn forget(
+    tx: &mut Transaction<'_, Sqlite>,
+    host: &HostName,
+) -> Result<(), Error> {
     let operation = "forget what sweeps remember of a host";
     for query in [
         "DELETE FROM passports WHERE host = ?",

@@ -12,8 +12,6 @@ const LAYERS: &[&[&str]] = &[
     &["runner", "ssh", "store", "embedded_host", "init", "import", "grants"],
     &["metagraph_cache"],
     &["chain", "runner", "ssh", "store", "embedded_host", "init", "import"],
-    &["pow"],
-    &["runner", "ssh", "store", "embedded_host", "init", "import"],
     &["pow", "sweep", "alerts"],
     &["signing_key"],
     &["transport", "fleet_file", "config"],

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
 use orchestrator::embedded_host::{EmbeddedFleet, EmbeddedOptions, new_key};
-use orchestrator::fleet::{Fleet, VerifyError, VerifyOptions, VerifyStep, verify};
+use orchestrator::fleet::{Fleet, GpuStep, VerifyError, VerifyEvent, VerifyOptions, verify};
 use orchestrator::fleet_file::{Environment, FleetFile, SshConfig, resolve};
 use orchestrator::host_spec::HostSpec;
 use orchestrator::ids::HostName;
@@ -15,8 +15,8 @@ use orchestrator::reason::Reason;
 use orchestrator::runner::Artifact;
 use orchestrator::signing_key::SigningKey;
 use orchestrator::ssh::{Limits, SshContext, TrustPolicy};
-use orchestrator::store::{ChallengeEnd, NewChallenge, NewEvent, Store};
-use pow_kernels::Challenge;
+use orchestrator::store::{ChallengeEnd, JudgedProof, NewChallenge, NewEvent, Store};
+use pow_kernels::{Challenge, ModelTable};
 use russh::keys::ssh_key::LineEnding;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::{Value, json};
@@ -104,7 +104,7 @@ impl Site {
     fn options(&self, allow_reference: bool) -> VerifyOptions {
         let key = SigningKey::load_or_create(&self.state()).unwrap();
         let artifact = Arc::new(Artifact::read(&runner()).unwrap());
-        VerifyOptions { artifact, allow_reference, key: Arc::new(key) }
+        VerifyOptions { allow_reference, ..VerifyOptions::new(artifact, Arc::new(key)) }
     }
 
     /// The processes that run an executable below the host's home, to be waited for.
@@ -159,8 +159,13 @@ async fn a_reference_challenge_is_judged_stored_signed_exported_and_checked_agai
     let arguments = [&VERIFY[..], &["--allow-reference", "--proof-out", "proof.json"]].concat();
     let (status, json, words) = site.run(&arguments).await;
     assert_eq!((status, &json["ok"]), (0, &json!(true)), "{json}\n{words}");
-    assert_eq!(json["backend"], "reference");
-    assert_eq!(json["outcome"], "unproven", "the reference is never accepted");
+    let gpu = &json["gpus"][0];
+    assert_eq!(gpu["backend"], "reference");
+    assert_eq!(gpu["outcome"], "unproven", "the reference is never accepted");
+    assert_eq!(
+        (&gpu["uuid"], &gpu["telemetry"], &json["tries"]),
+        (&json!(null), &json!(null), &json!(1))
+    );
     assert!(json["message"].as_str().unwrap().contains("nothing is shown of a GPU"));
     assert!(words.contains("proves nothing of a GPU"), "{words}");
     assert_eq!(site.runners().len(), 0);
@@ -170,7 +175,7 @@ async fn a_reference_challenge_is_judged_stored_signed_exported_and_checked_agai
     let rows = store.challenges(&host(), 10).await.unwrap();
     assert_eq!(rows.len(), 1);
     assert_eq!((&rows[0].outcome, &rows[0].reason), (&Some("unproven".to_owned()), &None));
-    assert_eq!(json["challenge"], rows[0].id);
+    assert_eq!(gpu["challenge"], rows[0].id);
     let file = std::fs::read(site.path("proof.json")).unwrap();
     assert_eq!(rows[0].proof_json.as_deref().unwrap().as_bytes(), file);
     assert_eq!(audit(&store).await, ["verify.passed"]);
@@ -219,12 +224,12 @@ async fn a_reference_challenge_is_judged_stored_signed_exported_and_checked_agai
 fn tampering(file: &[u8], document: &SignedProof) {
     let trusted = [document.signer.0];
     let failure = |document: &SignedProof| {
-        let found = examine(document, &trusted, true).unwrap();
+        let found = examine(document, &trusted, ModelTable::embedded(), true).unwrap();
         assert!(!found.passed);
         found.first_failure().unwrap().check
     };
     let passes = |text: &[u8]| match SignedProof::from_json(text) {
-        Ok(document) => examine(&document, &trusted, true).unwrap().passed,
+        Ok(document) => examine(&document, &trusted, ModelTable::embedded(), true).unwrap().passed,
         Err(_) => false,
     };
     assert!(passes(file));
@@ -242,7 +247,7 @@ fn tampering(file: &[u8], document: &SignedProof) {
         let mut changed = document.clone();
         change(&mut changed);
         let changed = SignedProof::new(changed.record, &key).unwrap();
-        let found = examine(&changed, &[key.public_key()], true).unwrap();
+        let found = examine(&changed, &[key.public_key()], ModelTable::embedded(), true).unwrap();
         assert!(!found.passed);
         found.first_failure().unwrap().check
     };
@@ -310,8 +315,8 @@ async fn stopped_in_the_middle_nothing_runs_on_and_the_store_says_so() {
     let (fleet, spec) = (site.fleet().await, site.spec().await);
     let cancel = CancellationToken::new();
     let running = Mutex::new(Vec::new());
-    let on_step = |step| {
-        if step == VerifyStep::Probing {
+    let on_step = |event| {
+        if event == (VerifyEvent::Gpu { gpu: 0, step: GpuStep::Probing }) {
             running.lock().unwrap().extend(site.runners());
             cancel.cancel();
         }
@@ -335,8 +340,8 @@ async fn killed_in_the_middle_the_challenge_stands_without_an_end() {
     let (fleet, spec, options) = (site.fleet().await, site.spec().await, site.options(true));
     let running = Mutex::new(Vec::new());
     let killed = tokio::sync::Notify::new();
-    let on_step = |step| {
-        if step == VerifyStep::Probing {
+    let on_step = |event| {
+        if event == (VerifyEvent::Gpu { gpu: 0, step: GpuStep::Probing }) {
             running.lock().unwrap().extend(site.runners());
             killed.notify_one();
         }
@@ -364,20 +369,23 @@ async fn a_challenge_ends_once_and_one_that_was_never_issued_does_not_end() {
         id: "ab".repeat(16),
         host: host(),
         backend: "reference",
+        gpu_uuid: None,
+        mode: "quick",
+        model: None,
         challenge_json: serde_json::to_string(&ChallengeRecord::from(&issued)).unwrap(),
     };
-    store.record_challenge("ops@desk", &challenge).await.unwrap();
-    store.record_challenge("ops@desk", &challenge).await.unwrap_err();
+    store.record_challenges("ops@desk", std::slice::from_ref(&challenge)).await.unwrap();
+    store.record_challenges("ops@desk", std::slice::from_ref(&challenge)).await.unwrap_err();
     let end = ChallengeEnd::Failed { reason: Reason::Runner, message: "gone".to_owned() };
     let event = || NewEvent { kind: "verify.failed", host: Some(host()), detail: json!({}) };
-    store.record_challenge_end("ops@desk", "never", &end, event()).await.unwrap_err();
-    store.record_challenge_end("ops@desk", &challenge.id, &end, event()).await.unwrap();
-    let judged = ChallengeEnd::Judged {
-        outcome: "accepted",
-        verdict_json: "{}".to_owned(),
-        proof_json: "{}".to_owned(),
+    let ends = async |id: &str, end: &ChallengeEnd| {
+        let ends = [(id.to_owned(), end.clone())];
+        store.record_challenge_ends("ops@desk", &ends, &[event()]).await
     };
-    store.record_challenge_end("ops@desk", &challenge.id, &judged, event()).await.unwrap_err();
+    ends("never", &end).await.unwrap_err();
+    ends(&challenge.id, &end).await.unwrap();
+    let judged = JudgedProof { outcome: "accepted", ..JudgedProof::default() };
+    ends(&challenge.id, &ChallengeEnd::Judged(Box::new(judged))).await.unwrap_err();
     let rows = store.challenges(&host(), 10).await.unwrap();
     assert_eq!(rows[0].outcome.as_deref(), Some("failed"));
     assert_eq!(audit(&store).await, ["verify.failed"], "what changed nothing is no event");

@@ -69,9 +69,9 @@ pub const PROTOCOL_VERSION: u32 = 1;
 /// The first bytes of the runner's own on its standard output. A login shell may print before it.
 pub const MAGIC: &str = "remote-runner 1\n";
 
-/// The largest body of a frame, in bytes (4 MiB): facts of a host with 16 GPUs are about 20 KiB, and
-/// the openings of a proof come in replies of at most
-/// [`MAX_OPENINGS`](prove::MAX_OPENINGS), less than 1 MiB each.
+/// The largest body of a frame, in bytes (4 MiB): facts of a host with 16 GPUs are about 20 KiB, the
+/// openings of a proof come in replies of at most [`MAX_OPENINGS`](prove::MAX_OPENINGS), less than
+/// 1 MiB each, and kernels have at most [`MAX_IMAGE_BYTES`](prove::MAX_IMAGE_BYTES).
 pub const MAX_FRAME_BYTES: usize = 4 * 1024 * 1024;
 
 /// How often the orchestrator sends [`ToRunner::Renew`]: a third of the lease, so that two may be

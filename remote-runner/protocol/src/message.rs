@@ -69,11 +69,15 @@ pub enum Unit {
         /// Milliseconds between samples. The runner takes no less than 10.
         interval_ms: u64,
     },
-    /// A proof-of-work in rounds, see [`prove`](crate::prove): a [`Reply::Prove`] when it is ready
-    /// for the first.
+    /// A proof-of-work of one GPU in rounds, see [`prove`](crate::prove): a [`Reply::Prove`] when it
+    /// is ready for the first. Several GPUs are several requests, which run at once.
     Prove {
         /// What shall compute it. There is no fall back to another.
         backend: Backend,
+        /// The device's UUID, such as `GPU-6a1f0c1e-52a4-4a44-9a39-1b1d3b7c0f10`. [`Backend::Cuda`]
+        /// fails without one; the reference has no use for it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gpu: Option<String>,
     },
     /// A Unix socket of the host through the session, see [`relay`](crate::relay):
     /// [`Reply::Relay`] until released.
@@ -106,6 +110,8 @@ impl<'de> Deserialize<'de> for Unit {
         #[derive(Deserialize)]
         struct Prove {
             backend: String,
+            #[serde(default)]
+            gpu: Option<String>,
         }
 
         #[derive(Deserialize)]
@@ -138,10 +144,10 @@ impl<'de> Deserialize<'de> for Unit {
                         Unit::Watch { interval_ms }
                     }
                     "prove" => {
-                        let Prove { backend } = map.next_value()?;
+                        let Prove { backend, gpu } = map.next_value()?;
                         match backend.as_str() {
-                            "cuda" => Unit::Prove { backend: Backend::Cuda },
-                            "reference" => Unit::Prove { backend: Backend::Reference },
+                            "cuda" => Unit::Prove { backend: Backend::Cuda, gpu },
+                            "reference" => Unit::Prove { backend: Backend::Reference, gpu },
                             later => Unit::Unknown { name: format!("prove.{later}") },
                         }
                     }
@@ -253,8 +259,8 @@ pub enum Outcome {
     Cancelled {},
     /// It could not be done.
     Failed {
-        /// A stable word: `busy`, `stalled`, `probe_failed`, `probe_stalled`, `too_large`; of a
-        /// proof-of-work also `no_driver`, `no_kernels`, `context`, `unexpected`, `deadline`, ...
+        /// A stable word: `busy`, `stalled`, `probe_failed`, `probe_stalled`, `too_large`,
+        /// `environment`, `bug`; of a proof-of-work also those of [`prove`](crate::prove).
         code: String,
         /// What happened, for a person.
         #[serde(default)]

@@ -174,13 +174,15 @@ fn processes(nvml: &Nvml, device: &Device<'_>) -> Result<Vec<GpuProcess>, NvmlEr
     let compute = device.compute_processes(MAX_PROCESSES)?;
     let graphics = device.graphics_processes(MAX_PROCESSES).unwrap_or_default();
     let mut found: Vec<GpuProcess> = Vec::new();
-    for process in compute.into_iter().chain(graphics) {
+    let compute = compute.into_iter().map(|process| (process, false));
+    let graphics = graphics.into_iter().map(|process| (process, true));
+    for (process, graphics) in compute.chain(graphics) {
         let pid = process.pid;
         if found.len() < MAX_PROCESSES && !found.iter().any(|known| known.pid == pid) {
             // All ones: not available.
             let used_memory_bytes = Some(process.used_memory).filter(|bytes| *bytes != u64::MAX);
             let name = nvml.process_name(pid).ok();
-            found.push(GpuProcess { pid, name, used_memory_bytes });
+            found.push(GpuProcess { pid, name, used_memory_bytes, graphics });
         }
     }
     Ok(found)

@@ -5,6 +5,7 @@
 //! signatures are those of NVIDIA's `nvml.h`, whose ABI is stable: a changed function gets a new
 //! name (`_v2`). A function that an old driver lacks is [`NvmlError::Missing`], like any error.
 
+use std::error::Error;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_ulonglong, c_void};
 use std::fmt;
 
@@ -182,8 +183,11 @@ impl Nvml {
     pub(super) fn load(place: &str) -> Result<Self, LoadError> {
         // SAFETY: loading runs the library's constructors. That is foreign code, which is why this
         // process is a child with nothing to lose.
-        let library =
-            unsafe { Library::new(place) }.map_err(|error| LoadError::Load(error.to_string()))?;
+        let library = unsafe { Library::new(place) }.map_err(|error| {
+            // The loader's words are the source; the error itself says no more than "dlopen failed".
+            let loader = error.source().map(ToString::to_string);
+            LoadError::Load(loader.unwrap_or_else(|| error.to_string()))
+        })?;
         let nvml = Self(library);
         nvml.init().map_err(LoadError::Init)?;
         Ok(nvml)

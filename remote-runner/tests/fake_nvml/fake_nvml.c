@@ -12,12 +12,16 @@
  *   hang       nvmlInit_v2 never returns; see hang()
  *   hang_late  the first sample is answered, the second never
  *   old        a driver before R510: no nvmlDeviceGetMemoryInfo_v2
+ *
+ * Without FAKE_NVML it shows the devices of the fake libcuda, as fake_gpus.h reads them.
  */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/types.h>
 #include <unistd.h>
+
+#include "fake_gpus.h"
 
 typedef int nvmlReturn_t;
 enum {
@@ -39,14 +43,21 @@ typedef struct {
     unsigned gpuInstanceId, computeInstanceId;
 } nvmlProcessInfo_t;
 
-static device_t devices[2] = {{0}, {1}};
+static device_t devices[FAKE_MAX_GPUS];
+
+/* The device as the fake libcuda shows it; NULL when FAKE_NVML chooses the devices. */
+static const struct fake_gpu *shared(const device_t *device) {
+    static struct fake_gpu list[FAKE_MAX_GPUS];
+    if (getenv("FAKE_NVML")) return NULL;
+    return (int)device->index < fake_gpus(list) ? &list[device->index] : NULL;
+}
 
 static int mode(const char *name) {
     const char *chosen = getenv("FAKE_NVML");
     return chosen && strcmp(chosen, name) == 0;
 }
 
-static int little(const device_t *device) { return device->index == 1; }
+static int little(const device_t *device) { return !shared(device) && device->index == 1; }
 
 static nvmlReturn_t text(const char *value, char *buffer, unsigned length) {
     if (strlen(value) >= length) return INSUFFICIENT_SIZE;
@@ -93,20 +104,36 @@ nvmlReturn_t nvmlSystemGetDriverVersion(char *v, unsigned n) { return text("550.
 nvmlReturn_t nvmlSystemGetNVMLVersion(char *v, unsigned n) { return text("12.550.54.15", v, n); }
 nvmlReturn_t nvmlSystemGetCudaDriverVersion_v2(int *v) { *v = 12040; return SUCCESS; }
 nvmlReturn_t nvmlSystemGetProcessName(unsigned pid, char *v, unsigned n) {
+    struct fake_gpu gpus[FAKE_MAX_GPUS];
+    struct fake_process list[64];
+    int count = fake_gpus(gpus);
+    for (int gpu = 0; gpu < count; gpu++) {
+        unsigned found = fake_processes(gpus[gpu].uuid, "", list, 64);
+        for (unsigned i = 0; i < found && i < 64; i++)
+            if (list[i].pid == pid) return text(list[i].name, v, n);
+    }
     return pid == 4321 ? text("/usr/bin/python3", v, n) : NOT_SUPPORTED;
 }
 
-nvmlReturn_t nvmlDeviceGetCount_v2(unsigned *count) { return number(2, count); }
+nvmlReturn_t nvmlDeviceGetCount_v2(unsigned *count) {
+    struct fake_gpu list[FAKE_MAX_GPUS];
+    return number(getenv("FAKE_NVML") ? 2 : (unsigned)fake_gpus(list), count);
+}
 nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned index, device_t **device) {
-    if (index > 1) return INVALID_ARGUMENT;
+    unsigned count;
+    nvmlDeviceGetCount_v2(&count);
+    if (index >= count) return INVALID_ARGUMENT;
+    devices[index].index = index;
     *device = &devices[index];
     return SUCCESS;
 }
 nvmlReturn_t nvmlDeviceGetUUID(device_t *d, char *v, unsigned n) {
+    if (shared(d)) return text(shared(d)->uuid, v, n);
     return text(little(d) ? "GPU-22222222-0000-0000-0000-000000000002"
                           : "GPU-11111111-0000-0000-0000-000000000001", v, n);
 }
 nvmlReturn_t nvmlDeviceGetName(device_t *d, char *v, unsigned n) {
+    if (shared(d)) return text(FAKE_NAME, v, n);
     return text(little(d) ? "NVIDIA GeForce GT 1030" : "NVIDIA H100 80GB HBM3", v, n);
 }
 nvmlReturn_t nvmlDeviceGetVbiosVersion(device_t *d, char *v, unsigned n) {
@@ -114,9 +141,9 @@ nvmlReturn_t nvmlDeviceGetVbiosVersion(device_t *d, char *v, unsigned n) {
 }
 nvmlReturn_t nvmlDeviceGetPciInfo_v3(device_t *d, nvmlPciInfo_t *pci) {
     memset(pci, 0, sizeof *pci);
-    pci->bus = little(d) ? 0x5e : 0x3b;
-    strcpy(pci->busIdLegacy, little(d) ? "0000:5E:00.0" : "0000:3B:00.0");
-    strcpy(pci->busId, little(d) ? "00000000:5E:00.0" : "00000000:3B:00.0");
+    pci->bus = shared(d) ? 0x81 + d->index : little(d) ? 0x5e : 0x3b;
+    snprintf(pci->busIdLegacy, sizeof pci->busIdLegacy, "0000:%02X:00.0", pci->bus & 0xff);
+    snprintf(pci->busId, sizeof pci->busId, "00000000:%02X:00.0", pci->bus & 0xff);
     return SUCCESS;
 }
 nvmlReturn_t nvmlDeviceGetTemperature(device_t *d, int sensor, unsigned *v) {
@@ -127,6 +154,15 @@ nvmlReturn_t nvmlDeviceGetTemperature(device_t *d, int sensor, unsigned *v) {
     return number(little(d) ? 51 : 34, v);
 }
 nvmlReturn_t nvmlDeviceGetMemoryInfo(device_t *d, nvmlMemory_t *m) {
+    if (shared(d)) {
+        struct fake_process list[64];
+        unsigned count = fake_processes(shared(d)->uuid, "", list, 64);
+        m->total = shared(d)->memory_bytes;
+        m->used = 0;
+        for (unsigned i = 0; i < count && i < 64; i++) m->used += list[i].bytes;
+        m->free = m->total - m->used;
+        return SUCCESS;
+    }
     m->total = little(d) ? 2147483648ull : 85520809984ull;
     m->used = 1048576;
     m->free = m->total - m->used;
@@ -138,7 +174,7 @@ nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(device_t *d, nvmlMemory_v2_t *m) {
     if (m->version != (sizeof *m | 2u << 24)) return INVALID_ARGUMENT;
     nvmlDeviceGetMemoryInfo(d, &first);
     m->total = first.total;
-    m->reserved = 551550976;
+    m->reserved = shared(d) ? 0 : 551550976;
     m->used = first.used;
     m->free = m->total - m->reserved - m->used;
     return SUCCESS;
@@ -148,6 +184,11 @@ nvmlReturn_t nvmlDeviceGetMaxPcieLinkWidth(device_t *d, unsigned *v) { return nu
 nvmlReturn_t nvmlDeviceGetCurrPcieLinkGeneration(device_t *d, unsigned *v) { (void)d; return number(1, v); }
 nvmlReturn_t nvmlDeviceGetMaxPcieLinkGeneration(device_t *d, unsigned *v) { return number(little(d) ? 3 : 5, v); }
 nvmlReturn_t nvmlDeviceGetCudaComputeCapability(device_t *d, int *major, int *minor) {
+    if (shared(d)) {
+        *major = shared(d)->major;
+        *minor = shared(d)->minor;
+        return SUCCESS;
+    }
     *major = little(d) ? 6 : 9;
     *minor = little(d) ? 1 : 0;
     return SUCCESS;
@@ -175,8 +216,9 @@ nvmlReturn_t nvmlDeviceGetEnforcedPowerLimit(device_t *d, unsigned *v) { return 
 nvmlReturn_t nvmlDeviceGetPowerManagementDefaultLimit(device_t *d, unsigned *v) { return rich(d, 700000, v); }
 nvmlReturn_t nvmlDeviceGetPowerUsage(device_t *d, unsigned *v) { return rich(d, 70123, v); }
 nvmlReturn_t nvmlDeviceGetMigMode(device_t *d, unsigned *current, unsigned *pending) {
+    const char *divided = getenv("FAKE_GPU_MIG");
     *pending = 0;
-    return rich(d, 0, current);
+    return rich(d, shared(d) && divided && strcmp(divided, shared(d)->uuid) == 0, current);
 }
 nvmlReturn_t nvmlDeviceGetPersistenceMode(device_t *d, unsigned *v) { return number(little(d) ? 0 : 1, v); }
 nvmlReturn_t nvmlDeviceGetUtilizationRates(device_t *d, nvmlUtilization_t *u) {
@@ -185,7 +227,18 @@ nvmlReturn_t nvmlDeviceGetUtilizationRates(device_t *d, nvmlUtilization_t *u) {
 }
 nvmlReturn_t nvmlDeviceGetClockInfo(device_t *d, int type, unsigned *v) { return rich(d, type == 1 ? 345 : 2619, v); }
 nvmlReturn_t nvmlDeviceGetMaxClockInfo(device_t *d, int type, unsigned *v) { return rich(d, type == 1 ? 1980 : 2619, v); }
+/* The processes of one kind, of the devices that the fake libcuda shows. */
+static nvmlReturn_t running(const device_t *d, const char *kind, unsigned *count, nvmlProcessInfo_t *p) {
+    struct fake_process list[64];
+    unsigned found = fake_processes(shared(d)->uuid, kind, list, 64), room = *count;
+    *count = found;
+    if (found > room || found > 64) return INSUFFICIENT_SIZE;
+    for (unsigned i = 0; i < found; i++)
+        p[i] = (nvmlProcessInfo_t){list[i].pid, list[i].bytes, 0xffffffff, 0xffffffff};
+    return SUCCESS;
+}
 nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(device_t *d, unsigned *count, nvmlProcessInfo_t *p) {
+    if (shared(d)) return running(d, "compute", count, p);
     if (little(d)) return NOT_SUPPORTED;
     if (*count < 2) {
         *count = 2;
@@ -197,7 +250,6 @@ nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(device_t *d, unsigned *coun
     return SUCCESS;
 }
 nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses_v3(device_t *d, unsigned *count, nvmlProcessInfo_t *p) {
-    (void)d;
-    (void)p;
+    if (shared(d)) return running(d, "graphics", count, p);
     return number(0, count);
 }

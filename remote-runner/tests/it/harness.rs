@@ -43,13 +43,27 @@ fn fake_nvml() -> &'static Path {
         // Under another name first: another test process may be using the library.
         let library = tempfile::NamedTempFile::new_in(&folder).unwrap().into_temp_path();
         let status = Command::new("cc")
-            .args(["-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC", "-o"])
+            .args(["-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC", "-I"])
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernels/cuda/shim"))
+            .arg("-o")
             .arg(&library)
             .arg(source)
             .status()
             .expect("a C compiler (cc) builds the fake NVML library");
         assert!(status.success());
         library.persist(folder.join("libnvidia-ml.so.1")).unwrap();
+        folder
+    })
+}
+
+/// The folder of the fake CUDA driver and of the fake NVML that shows the same devices, built once.
+pub fn fake_gpu() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fake_gpu");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/build-fake-gpu");
+        let output = Command::new(script).arg(&folder).output().expect("scripts/build-fake-gpu");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         folder
     })
 }
@@ -146,6 +160,17 @@ impl Runner {
             },
             other => panic!("no facts but {other:?}"),
         }
+    }
+
+    /// The processes that it started and that still run.
+    pub fn children(&self) -> Vec<rustix::process::Pid> {
+        fs::read_dir(format!("/proc/{}/task", self.child.id()))
+            .unwrap()
+            // A thread may end meanwhile.
+            .filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok())
+            .flat_map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+            .map(|pid| rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap())
+            .collect()
     }
 
     /// Waits for the end; its exit code and its log.

@@ -94,8 +94,9 @@ fn a_device_that_reports_everything() {
         pid: 4321,
         name: Some("/usr/bin/python3".into()),
         used_memory_bytes: Some(1_048_576),
+        graphics: false,
     };
-    let hidden = GpuProcess { pid: 4322, name: None, used_memory_bytes: None };
+    let hidden = GpuProcess { pid: 4322, name: None, used_memory_bytes: None, graphics: false };
     assert_eq!(gpu.processes, Some(vec![python, hidden]));
     assert_eq!(facts.disagreements, []);
 }

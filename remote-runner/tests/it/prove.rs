@@ -6,7 +6,7 @@ use pow_kernels::{
     Challenge, Check, Context, Digest, KernelVariant, Mode, Outcome as Judged, Parameters, Policy,
     Proof, QueryCounts, Sizes, Status, verify,
 };
-use runner_protocol::prove::Opened;
+use runner_protocol::prove::{Image, Opened};
 use runner_protocol::{
     Backend, ByteArray, ExitCode, FromRunner, Outcome, ProveEvent, ProveReply, Reply, RequestId,
     Round, ToRunner, Unit, encode_frame,
@@ -67,8 +67,8 @@ fn open(challenge: &Challenge) -> Round {
 /// A runner that has prepared the reference.
 fn prepared() -> Runner {
     let mut runner = Runner::start(&mut command(&[]));
-    runner.request(ID, Unit::Prove { backend: Backend::Reference });
-    assert_eq!(step(&mut runner), ProveEvent::Prepared {});
+    runner.request(ID, Unit::Prove { backend: Backend::Reference, gpu: None });
+    assert_eq!(step(&mut runner), ProveEvent::Prepared { device: None });
     runner
 }
 
@@ -113,19 +113,9 @@ fn proof(runner: &mut Runner, challenge: &Challenge, commitments: Commitments) -
     Proof { backend: Backend::Reference, context_hash, commitments, probe_openings, gemm_openings }
 }
 
-/// The processes that the runner started.
-fn children(runner: &Runner) -> Vec<Pid> {
-    std::fs::read_dir(format!("/proc/{}/task", runner.child.id()))
-        .unwrap()
-        .map(|task| std::fs::read_to_string(task.unwrap().path().join("children")).unwrap())
-        .flat_map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
-        .map(|pid| Pid::from_raw(pid.parse().unwrap()).unwrap())
-        .collect()
-}
-
 /// The prover's process, to be waited for.
 fn prover(runner: &Runner) -> rustix::fd::OwnedFd {
-    let children = children(runner);
+    let children = runner.children();
     assert_eq!(children.len(), 1);
     pidfd_open(children[0], PidfdFlags::empty()).unwrap()
 }
@@ -164,11 +154,11 @@ fn a_whole_reference_challenge_passes_the_verifier_only_where_that_is_allowed() 
     go_on(&mut runner, Round::Release {});
     assert_eq!(runner.answer(ID), (Vec::new(), Outcome::Ok {}));
     ended(&process);
-    assert_eq!(children(&runner), []);
+    assert_eq!(runner.children(), []);
 
     let judge = |proof: &Proof, allow_reference| {
         let timing = TimingPolicy::for_mode(Mode::Quick, None);
-        verify(&challenge, proof, None, &Policy { allow_reference, baseline: None, timing })
+        verify(&challenge, proof, None, &Policy { allow_reference, baseline: None, timing, held: false })
     };
     let verdict = judge(&proof, true);
     assert_eq!(verdict.outcome(), Judged::Unproven, "{verdict:?}");
@@ -185,24 +175,18 @@ fn a_whole_reference_challenge_passes_the_verifier_only_where_that_is_allowed() 
 }
 
 #[test]
-fn for_want_of_cuda_the_cpu_is_never_taken_instead() {
-    let cuda = Unit::Prove { backend: Backend::Cuda };
-    for (mode, code, message) in [
-        ("no_module", "no_driver", "No NVIDIA driver found"),
-        ("honest", "no_kernels", "CUDA kernels required"),
-    ] {
-        let mut runner = Runner::start(&mut with_nvml(mode, &[]));
-        assert!(!runner.hello.capabilities.iter().any(|name| name == "prove.cuda"));
-        runner.request(ID, cuda.clone());
-        let (replies, outcome) = runner.answer(ID);
-        assert_eq!(replies, []);
-        assert!(
-            matches!(&outcome, Outcome::Failed { code: found, message: words }
-                if found == code && words.starts_with(message)),
-            "{outcome:?}"
-        );
-        runner.end();
-    }
+fn for_want_of_a_driver_the_cpu_is_never_taken_instead() {
+    let gpu = Some("GPU-11111111-0000-0000-0000-000000000001".to_owned());
+    let mut runner = Runner::start(&mut with_nvml("no_module", &[]));
+    runner.request(ID, Unit::Prove { backend: Backend::Cuda, gpu });
+    let (replies, outcome) = runner.answer(ID);
+    assert_eq!(replies, []);
+    assert!(
+        matches!(&outcome, Outcome::Failed { code, message }
+            if code == "no_driver" && message.starts_with("No NVIDIA driver found")),
+        "{outcome:?}"
+    );
+    runner.end();
 }
 
 #[test]
@@ -218,6 +202,7 @@ fn what_is_not_for_the_reference_is_refused_before_anything_is_allocated() {
         (with(Sizes { leaf_iterations: 9, ..SMALL }), "too_large"),
         (fill(&for_kernels), "context"),
         (Round::Fill { context: Box::new(ByteArray([0xff; 256])) }, "context"),
+        (Round::Load { image: Image(vec![0; 64]) }, "unexpected"),
         (probe(1), "unexpected"),
         (open(&challenge(SMALL)), "unexpected"),
     ] {
@@ -283,7 +268,7 @@ fn cancelling_frees_everything_in_the_middle_of_a_round() {
     runner.send(&ToRunner::Cancel { id: RequestId(ID) });
     assert_eq!(runner.answer(ID), (Vec::new(), Outcome::Cancelled {}));
     ended(&process);
-    assert_eq!(children(&runner), []);
+    assert_eq!(runner.children(), []);
     runner.facts();
     runner.end();
 }

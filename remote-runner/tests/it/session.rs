@@ -18,7 +18,7 @@ fn hello_says_who_speaks() {
     assert_eq!(hello.runner_version, env!("CARGO_PKG_VERSION"));
     assert_eq!(
         hello.capabilities,
-        ["facts", "health", "watch", "prove", "prove.reference", "dial", "hold"]
+        ["facts", "health", "watch", "prove", "prove.cuda", "prove.reference", "dial", "hold"]
     );
     assert_eq!(hello.pid, runner.child.id());
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
@@ -164,10 +164,10 @@ fn requests_at_once_have_exactly_one_finished_each() {
 #[test]
 fn more_requests_than_it_takes_are_told_busy() {
     let mut runner = Runner::start(&mut harness::with_nvml("honest", &[]));
-    for id in 0..16 {
+    for id in 0..40 {
         runner.request(id, Unit::Watch { interval_ms: 60_000 });
     }
-    runner.request(16, Unit::Facts {});
+    runner.request(40, Unit::Facts {});
     let busy = loop {
         match runner.next().unwrap() {
             FromRunner::Finished { id, outcome } => break (id.0, outcome),
@@ -175,7 +175,7 @@ fn more_requests_than_it_takes_are_told_busy() {
             other => panic!("{other:?}"),
         }
     };
-    assert!(matches!(&busy, (16, Outcome::Failed { code, .. }) if code == "busy"), "{busy:?}");
+    assert!(matches!(&busy, (40, Outcome::Failed { code, .. }) if code == "busy"), "{busy:?}");
     runner.end();
 }
 

@@ -10,7 +10,7 @@ use crate::cli::app::{App, ago, utc};
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::report::Tone;
 use crate::fleet::{driver_version, gpu_summary};
-use crate::store::{FactsRecord, HostRecord};
+use crate::store::{ChallengeRow, FactsRecord, HostRecord};
 
 /// Show one host: what is declared, what was found, what changed over time
 #[derive(Debug, clap::Args)]
@@ -32,7 +32,13 @@ pub async fn show(app: &App<'_>, host: &str, history: u32) -> Result<Exit, Failu
     let store = app.store().await?;
     let history = store.facts_history(&host.spec.name, history).await?;
     let trends = trends::read(app, &host.spec.name).await?;
-    app.report.json(&json!({ "host": host, "facts": history, "trends": trends }));
+    let verdicts = store.last_challenges(&host.spec.name).await?;
+    app.report.json(&json!({
+        "host": host,
+        "facts": history,
+        "verdicts": verdicts,
+        "trends": trends,
+    }));
     if app.report.is_json() {
         return Ok(Exit::Ok);
     }
@@ -45,6 +51,7 @@ pub async fn show(app: &App<'_>, host: &str, history: u32) -> Result<Exit, Failu
             disagreements(app, &latest.facts);
         }
     }
+    verified(app, &verdicts);
     changes(app, &history);
     trends::show(app, &trends);
     Ok(Exit::Ok)
@@ -186,6 +193,54 @@ fn gpu_row(gpu: &Gpu) -> Vec<(String, Option<Tone>)> {
         plain(gpu.ecc.uncorrected.map_or_else(dash, |count| count.to_string())),
         (note, Some(Tone::Warn)),
     ]
+}
+
+/// How the last challenge of each GPU ended.
+fn verified(app: &App<'_>, rows: &[ChallengeRow]) {
+    if rows.is_empty() {
+        return;
+    }
+    let dash = || "-".to_owned();
+    let ms = |ns: Option<i64>| {
+        let ns = ns.and_then(|ns| u64::try_from(ns).ok());
+        ns.map_or_else(dash, crate::cli::verify::ms)
+    };
+    let rows: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            let outcome = row.outcome.clone().unwrap_or_else(|| "interrupted".to_owned());
+            let tone = match outcome.as_str() {
+                "accepted" => Tone::Good,
+                "rejected" | "failed" => Tone::Bad,
+                _ => Tone::Warn,
+            };
+            let why = row.failed_check.as_ref().or(row.reason.as_ref());
+            vec![
+                (row.gpu_uuid.as_deref().map_or_else(dash, crate::fleet::short_uuid), None),
+                (row.model.clone().unwrap_or_else(dash), None),
+                (row.mode.clone().unwrap_or_else(dash), None),
+                (format!("{} ({})", utc(row.issued_ms), ago(row.issued_ms)), None),
+                (ms(row.fill_ns), None),
+                (ms(row.chain_ns), None),
+                (ms(row.gemm_ns), None),
+                (outcome, Some(tone)),
+                (why.cloned().unwrap_or_else(dash), None),
+            ]
+        })
+        .collect();
+    app.report.result("");
+    let headers = [
+        "GPU",
+        "CHALLENGED AS",
+        "MODE",
+        "LAST VERIFIED",
+        "FILL MS",
+        "CHAIN MS",
+        "GEMM MS",
+        "VERDICT",
+        "WHY",
+    ];
+    app.report.table(&headers, &rows);
 }
 
 fn disagreements(app: &App<'_>, facts: &HostFacts) {

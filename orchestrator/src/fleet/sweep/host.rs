@@ -14,7 +14,7 @@ use super::report::{FindingReport, HostReport, RepairReport};
 use super::{SweepOptions, millis, repair};
 use crate::fleet::claim::mismatch;
 use crate::fleet::link::Fleet;
-use crate::fleet::verify::{VerifyError, VerifyOptions, verify};
+use crate::fleet::verify::{VerifyOptions, verify};
 use crate::host_spec::HostSpec;
 use crate::host_state::HostState;
 use crate::reason::Reason;
@@ -180,19 +180,13 @@ impl Visit {
         // The pass drops this whole when it is cancelled.
         let never = CancellationToken::new();
         match verify(&self.fleet, spec, options, &|_| (), &never).await {
-            Ok(verified) if verified.passed => None,
-            Ok(verified) => {
-                let check = verified.verdict.first_failure().map(|it| it.check.name());
-                Some(failed(format!("rejected: {}", check.unwrap_or("not everything was judged"))))
+            Ok(verdict) if verdict.passed => None,
+            // A GPU that works for somebody is no failure of the host.
+            Ok(verdict) if verdict.reason == Some(Reason::GpuBusy) => {
+                Some(failed(verdict.message).severe(Severity::Info))
             }
-            Err(error) => {
-                let severity = match error {
-                    // What this release cannot ask is no fault of the host.
-                    VerifyError::CudaNotBuilt => Severity::Info,
-                    _ => Severity::Critical,
-                };
-                Some(failed(format!("{}: {error}", error.reason())).severe(severity))
-            }
+            Ok(verdict) => Some(failed(verdict.message)),
+            Err(error) => Some(failed(format!("{}: {error}", error.reason()))),
         }
     }
 
@@ -285,10 +279,9 @@ impl Visit {
                 (true, true)
             }
         };
-        let worst = findings
-            .iter()
-            .zip(&done.confirmed)
-            .find(|(finding, sure)| **sure && finding.severity >= Severity::Warning);
+        let worst = findings.iter().zip(&done.confirmed).find(|(finding, sure)| {
+            **sure && finding.severity >= Severity::Warning
+        });
         let (reason, message) = match worst {
             Some((finding, _)) => (Some(finding.code), trouble_of(finding).1),
             None => (None, String::new()),

@@ -93,7 +93,8 @@ fn observe(facts: HostFacts) -> Observation {
 
 /// The memory after sweeps that found the host well.
 fn memory() -> HostMemory {
-    let mark = |uuid: &str| EccMark { uuid: uuid.into(), at_ms: NOW - 43_200_000, corrected: 30 };
+    let mark =
+        |uuid: &str| EccMark { uuid: uuid.into(), at_ms: NOW - 43_200_000, corrected: 30 };
     HostMemory {
         boot_id: Some("boot-1".into()),
         ecc: vec![mark("GPU-1"), mark("GPU-2")],
@@ -266,8 +267,14 @@ fn thresholds_are_those_of_the_configuration() {
     type Case = (fn(&mut SweepConfig), Code);
     let cases: &[Case] = &[
         (|it| it.clock_skew = Duration::from_millis(100), Code::ClockSkew),
-        (|it| (it.disk_free_percent, it.disk_enough_gib) = (80, 60), Code::DiskSpaceLow),
-        (|it| (it.disk_free_percent, it.disk_enough_gib) = (95, 0), Code::DiskInodesLow),
+        (
+            |it| (it.disk_free_percent, it.disk_enough_gib) = (80, 60),
+            Code::DiskSpaceLow,
+        ),
+        (
+            |it| (it.disk_free_percent, it.disk_enough_gib) = (95, 0),
+            Code::DiskInodesLow,
+        ),
         (|it| it.memory_available_percent = 60, Code::MemoryLow),
         (|it| it.gpu_hot_celsius = 50, Code::GpuHot),
         (|it| it.ecc_corrected_per_day = 10, Code::GpuEccSlope),
@@ -302,7 +309,8 @@ fn a_proof_is_compared_with_the_median_of_its_own_kind() {
     let config = SweepConfig::default();
     let memory = memory();
     let drift = |proofs: &[ProofTime]| {
-        let history = History { passport: None, memory: &memory, proofs, last_proof_ms: Some(NOW) };
+        let history =
+            History { passport: None, memory: &memory, proofs, last_proof_ms: Some(NOW) };
         codes(&judge(&observe(healthy()), &history, NOW, &config))
     };
     let slower = [(Code::PowDrift, Severity::Warning)];

@@ -5,10 +5,11 @@
 //! when the test process has ended, however it ended.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
@@ -27,8 +28,14 @@ use crate::sshd::{current_user, need, succeed};
 /// How long the Engine may take to say that it listens; only a broken one takes as long.
 const STARTUP: Duration = Duration::from_secs(120);
 
-/// The image that every engine has: busybox and nothing else.
+/// The image that every engine has: busybox, and the file `/mebibyte` to print.
 pub const IMAGE: &str = "orch-it/busybox:1";
+
+/// A mebibyte in lines of a kibibyte.
+pub fn mebibyte() -> String {
+    let line = ('!'..='y').cycle().take(1023).collect::<String>() + "\n";
+    line.repeat(1024)
+}
 
 /// What tests ask of GPUs in the Engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,9 +157,33 @@ impl Engine {
 
     /// The Engine's own record of a container, by name or id; `None` when it has none.
     pub fn inspect(&self, container: &str) -> Option<Value> {
-        let output = self.docker(["container", "inspect", container]);
-        let mut documents: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
-        documents.pop()
+        match self.get(&format!("/containers/{container}/json")) {
+            (200, body) => Some(serde_json::from_slice(&body).unwrap()),
+            (404, _) => None,
+            (status, body) => panic!("{status}: {}", String::from_utf8_lossy(&body)),
+        }
+    }
+
+    /// What a container has written so far, both streams.
+    pub fn logged(&self, container: &str) -> String {
+        let path = format!("/containers/{container}/logs?stdout=true&stderr=true");
+        match self.get(&path) {
+            (200, body) => String::from_utf8_lossy(&body).into_owned(),
+            _ => String::new(),
+        }
+    }
+
+    /// Asks the Engine itself: for what is asked again and again, the client is too slow.
+    fn get(&self, path: &str) -> (u16, Vec<u8>) {
+        let mut socket = UnixStream::connect(self.socket()).unwrap();
+        // To 1.0 the answer is not in chunks, and ends with the connection.
+        write!(socket, "GET {path} HTTP/1.0\r\nHost: engine\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer).unwrap();
+        let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap();
+        let body = answer.split_off(end + 4);
+        let head = String::from_utf8(answer).unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body)
     }
 
     /// The ids of the containers that have this label (`name` or `name=value`), running or not.
@@ -204,6 +235,7 @@ impl Engine {
         {
             std::os::unix::fs::symlink("busybox", bin.join(applet)).unwrap();
         }
+        fs::write(root.join("mebibyte"), mebibyte()).unwrap();
         let archive = self.dir.join("image.tar");
         succeed(Command::new("/bin/busybox").arg("tar").arg("-cf").arg(&archive).args([
             "-C",
@@ -265,7 +297,8 @@ mod tests {
         assert!(of_it().len() >= 3, "dockerd, containerd, a shim: {:?}", of_it());
         let cgroups = || {
             let find = ["/sys/fs/cgroup", "-path", &format!("*{name}*")].map(str::to_owned);
-            succeed(Command::new("find").args(find)).stdout
+            // It also meets those of other Engines, which come and go.
+            Command::new("find").args(find).output().unwrap().stdout
         };
         assert_ne!(cgroups(), b"");
 

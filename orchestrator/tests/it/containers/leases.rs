@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use futures_util::future::join_all;
-use orchestrator::host_spec::{AgentSocket, Endpoint, HostMode, HostSpec};
+use orchestrator::host_spec::{AgentSocket, ContainerRules, Endpoint, HostMode, HostSpec};
 use orchestrator::host_state::{HostEvent, HostState};
 use orchestrator::ids::HostName;
 use orchestrator::store::{
@@ -37,6 +37,7 @@ fn contact(host: &str, event: HostEvent) -> HostContact {
         gpus: None,
         labels: [].into(),
         work_dir: None,
+        containers: ContainerRules::default(),
     };
     HostContact { spec, event, runner: None, facts: None, trouble: None, events: Vec::new() }
 }
@@ -128,14 +129,18 @@ async fn many_who_ask_at_once_share_the_gpus_without_overlap() {
 async fn a_host_that_is_set_aside_takes_no_lease_but_may_be_verified() {
     let folder = tempfile::tempdir().unwrap();
     let store = store_with(folder.path(), "gpu-01", HostEvent::FoundWell).await;
-    let drained = NewEvent { kind: "host.drained", host: Some(name("gpu-01")), detail: json!({}) };
+    let drained =
+        NewEvent { kind: "host.drained", host: Some(name("gpu-01")), detail: json!({}) };
     store
         .apply_decision(OPS, &name("gpu-01"), HostEvent::Drain, Some("new fans"), drained)
         .await
         .unwrap();
     for request in [GpuRequest::none(), GpuRequest::These(gpus(&["GPU-a"]))] {
         let error = take(&store, request).await.unwrap_err();
-        assert_eq!(error.to_string(), "gpu-01 is draining and takes no new lease (new fans)");
+        assert_eq!(
+            error.to_string(),
+            "gpu-01 is draining and takes no new lease (new fans)"
+        );
     }
     let request = GpuRequest::These(gpus(&["GPU-a"]));
     store.acquire_lease(OPS, &wanted(LeaseKind::Verify, request)).await.unwrap();
@@ -152,15 +157,13 @@ async fn a_faulty_host_takes_leases_without_gpus_only() {
     store.release_lease(OPS, &lease.id, "done").await.unwrap();
     assert_eq!(state(&store).await, HostState::Degraded);
 
-    let unknown =
-        NewLease { host: name("gpu-99"), ..wanted(LeaseKind::Verify, GpuRequest::none()) };
+    let unknown = NewLease { host: name("gpu-99"), ..wanted(LeaseKind::Verify, GpuRequest::none()) };
     let error = store.acquire_lease(OPS, &unknown).await.unwrap_err();
     assert!(matches!(error, LeaseError::UnknownHost(_)), "{error}");
 }
 
 #[tokio::test]
-async fn a_holder_that_died_before_its_container_frees_the_gpus_and_one_with_a_container_does_not()
-{
+async fn a_holder_that_died_before_its_container_frees_the_gpus_and_one_with_a_container_does_not() {
     let folder = tempfile::tempdir().unwrap();
     let store = store_with(folder.path(), "gpu-01", HostEvent::FoundWell).await;
     let take_overdue = |gpu: &str| {
@@ -192,9 +195,10 @@ async fn a_held_host_that_comes_back_is_still_held() {
     let folder = tempfile::tempdir().unwrap();
     let store = store_with(folder.path(), "gpu-01", HostEvent::FoundWell).await;
     let lease = take(&store, GpuRequest::These(gpus(&["GPU-a"]))).await.unwrap();
-    for (event, then) in
-        [(HostEvent::NotReached, HostState::Unreachable), (HostEvent::FoundWell, HostState::Leased)]
-    {
+    for (event, then) in [
+        (HostEvent::NotReached, HostState::Unreachable),
+        (HostEvent::FoundWell, HostState::Leased),
+    ] {
         let next = store.record_contact(OPS, &contact("gpu-01", event)).await.unwrap();
         assert_eq!(next, then);
     }

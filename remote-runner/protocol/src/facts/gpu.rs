@@ -217,6 +217,8 @@ pub struct GpuProcess {
     pub name: Option<String>,
     /// GPU memory it holds.
     pub used_memory_bytes: Option<u64>,
+    /// Whether it has a graphics context and no compute context: it draws, and computes nothing.
+    pub graphics: bool,
 }
 
 /// A list that may be missing, with a largest length.

@@ -5,10 +5,10 @@ use std::cell::Cell;
 
 use pow_kernels::{Chunk, Opening};
 use proptest::prelude::*;
-use runner_protocol::prove::{MAX_OPENINGS, Opened};
+use runner_protocol::prove::{Image, MAX_IMAGE_BYTES, MAX_OPENINGS, Opened};
 use runner_protocol::{
     Backend, FrameDecoder, FromRunner, MAX_FRAME_BYTES, MagicScanner, ProveEvent, ProveReply,
-    Reply, RequestId, ToRunner, decode, encode_frame,
+    Reply, RequestId, Round, ToRunner, decode, encode_frame,
 };
 
 /// The system's allocator, counting what each thread holds.
@@ -108,6 +108,20 @@ fn more_openings_than_a_reply_may_have_are_refused() {
 }
 
 #[test]
+fn an_image_may_be_as_large_as_its_limit_and_a_larger_one_is_not_copied() {
+    let load = |bytes| {
+        let round = Round::Load { image: Image(vec![7; bytes]) };
+        encode_frame(&ToRunner::Continue { id: RequestId(1), round }).unwrap().split_off(4)
+    };
+    let body = load(MAX_IMAGE_BYTES);
+    assert!(body.len() < MAX_IMAGE_BYTES + 100, "one byte each on the wire");
+    assert!(decode::<ToRunner>(&body).is_ok());
+    let body = load(MAX_IMAGE_BYTES + 1);
+    let peak = peak_of(|| assert!(decode::<ToRunner>(&body).is_err()));
+    assert!(peak < 64 * 1024, "{peak} bytes held");
+}
+
+#[test]
 fn an_ignored_field_of_deep_nesting_does_not_overflow_the_stack() {
     let mut nested = vec![0x81; MAX_FRAME_BYTES - 64];
     nested.push(0);
@@ -142,6 +156,43 @@ proptest! {
     fn arbitrary_bytes_are_no_harm_as_a_body(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
         let _ = decode::<ToRunner>(&bytes);
         let _ = decode::<FromRunner>(&bytes);
+    }
+
+    /// However a stream is cut into reads, the same frames come out of it; and a stream that ends
+    /// anywhere but between two frames is told.
+    #[test]
+    fn frames_cut_anywhere_are_the_same_frames(
+        messages in prop::collection::vec(crate::strategies::from_runner(), 1..4),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
+        end in any::<prop::sample::Index>(),
+    ) {
+        let frames: Vec<Vec<u8>> =
+            messages.iter().map(|message| encode_frame(message).unwrap()).collect();
+        let stream = frames.concat();
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
+        cuts.extend([0, stream.len()]);
+        cuts.sort_unstable();
+        let mut decoder = FrameDecoder::new();
+        let mut found = Vec::new();
+        for piece in cuts.windows(2) {
+            let mut input = &stream[piece[0]..piece[1]];
+            while let Some(body) = decoder.push(&mut input).unwrap() {
+                found.push(decode::<FromRunner>(&body).unwrap());
+            }
+            prop_assert!(input.is_empty());
+        }
+        decoder.finish().unwrap();
+        prop_assert_eq!(found, messages);
+
+        let end = end.index(stream.len());
+        let mut decoder = FrameDecoder::new();
+        let mut input = &stream[..end];
+        while decoder.push(&mut input).unwrap().is_some() {}
+        let between = frames
+            .iter()
+            .scan(0, |sum, frame| { *sum += frame.len(); Some(*sum) })
+            .any(|boundary| boundary == end);
+        prop_assert_eq!(decoder.finish().is_ok(), between || end == 0);
     }
 
     #[test]

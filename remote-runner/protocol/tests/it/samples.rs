@@ -2,7 +2,7 @@
 
 use runner_protocol::facts::*;
 use runner_protocol::message::Progress;
-use runner_protocol::prove::{Digest, Opened, Opening, QueryCounts};
+use runner_protocol::prove::{Device, Digest, Image, Opened, Opening, QueryCounts};
 use runner_protocol::telemetry::GpuTelemetry;
 use runner_protocol::*;
 
@@ -15,12 +15,20 @@ pub fn to_runner() -> Vec<(&'static str, ToRunner)> {
         ("request_watch", ToRunner::Request { id, unit: Unit::Watch { interval_ms: 1000 } }),
         (
             "request_prove",
-            ToRunner::Request { id, unit: Unit::Prove { backend: Backend::Reference } },
+            ToRunner::Request { id, unit: Unit::Prove { backend: Backend::Reference, gpu: None } },
         ),
         (
             "request_prove_cuda",
-            ToRunner::Request { id, unit: Unit::Prove { backend: Backend::Cuda } },
+            ToRunner::Request { id, unit: Unit::Prove { backend: Backend::Cuda, gpu: None } },
         ),
+        (
+            "request_prove_gpu",
+            ToRunner::Request {
+                id,
+                unit: Unit::Prove { backend: Backend::Cuda, gpu: Some(gpu().uuid) },
+            },
+        ),
+        ("continue_load", round(Round::Load { image: Image(b"\x7fELF, and the rest".to_vec()) })),
         ("continue_fill", round(Round::Fill { context: Box::new(ByteArray([3; 256])) })),
         ("continue_probe", round(Round::Probe { nonce: ByteArray([4; 32]) })),
         (
@@ -31,10 +39,7 @@ pub fn to_runner() -> Vec<(&'static str, ToRunner)> {
             }),
         ),
         ("continue_release", round(Round::Release {})),
-        (
-            "request_dial",
-            ToRunner::Request { id, unit: Unit::Dial { socket: "/run/x.sock".into() } },
-        ),
+        ("request_dial", ToRunner::Request { id, unit: Unit::Dial { socket: "/run/x.sock".into() } }),
         (
             "request_hold",
             ToRunner::Request {
@@ -62,6 +67,7 @@ pub fn from_runner() -> Vec<(&'static str, FromRunner)> {
     let finished = |outcome| FromRunner::Finished { id, outcome };
     let reply = |reply| FromRunner::Reply { id, reply };
     let prove = |event| reply(Reply::Prove(ProveReply { backend: Backend::Reference, event }));
+    let prove_cuda = |event| reply(Reply::Prove(ProveReply { backend: Backend::Cuda, event }));
     vec![
         ("hello", FromRunner::Hello(hello())),
         (
@@ -74,7 +80,9 @@ pub fn from_runner() -> Vec<(&'static str, FromRunner)> {
         ("reply_facts_xid_errors", reply(Reply::Facts(Box::new(xid_errors())))),
         ("reply_health", reply(Reply::Health(health()))),
         ("reply_telemetry", reply(Reply::Telemetry(telemetry()))),
-        ("reply_prove_prepared", prove(ProveEvent::Prepared {})),
+        ("reply_prove_prepared", prove(ProveEvent::Prepared { device: None })),
+        ("reply_prove_prepared_cuda", prove_cuda(ProveEvent::Prepared { device: Some(device()) })),
+        ("reply_prove_loaded", prove_cuda(ProveEvent::Loaded {})),
         ("reply_prove_filled", prove(ProveEvent::Filled {})),
         (
             "reply_prove_root_records",
@@ -105,6 +113,18 @@ pub fn from_runner() -> Vec<(&'static str, FromRunner)> {
         ),
         ("finished_unsupported", finished(Outcome::Unsupported { unit: "prove".into() })),
     ]
+}
+
+fn device() -> Device {
+    Device {
+        uuid: gpu().uuid,
+        name: gpu().model,
+        compute_capability: [9, 0],
+        memory_bytes: 84_969_258_752,
+        free_bytes: 84_400_000_000,
+        multiprocessors: 132,
+        driver_cuda_version: 12_040,
+    }
 }
 
 fn opening() -> Opening {
@@ -292,6 +312,7 @@ fn gpu() -> Gpu {
             pid: 1234,
             name: Some("/usr/bin/python3".into()),
             used_memory_bytes: Some(1_048_576),
+            graphics: false,
         }]),
         problem: None,
     }

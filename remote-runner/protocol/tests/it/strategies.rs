@@ -5,7 +5,7 @@ use proptest::option;
 use proptest::prelude::*;
 use runner_protocol::facts::*;
 use runner_protocol::message::Progress;
-use runner_protocol::prove::{Digest, Opened, Opening, QueryCounts};
+use runner_protocol::prove::{Device, Digest, Image, Opened, Opening, QueryCounts};
 use runner_protocol::telemetry::GpuTelemetry;
 use runner_protocol::*;
 
@@ -14,15 +14,16 @@ pub fn to_runner() -> impl Strategy<Value = ToRunner> {
         Just(Unit::Facts {}),
         Just(Unit::Health {}),
         any::<u64>().prop_map(|interval_ms| Unit::Watch { interval_ms }),
-        backend().prop_map(|backend| Unit::Prove { backend }),
         word().prop_map(|socket| Unit::Dial { socket }),
         (word(), word(), any::<bool>(), any::<u32>(), any::<Option<u64>>()).prop_map(
             |(socket, container, remove, grace_secs, timeout_secs)| {
                 Unit::Hold(Held { socket, container, remove, grace_secs, timeout_secs })
             }
         ),
+        (backend(), option::of(word())).prop_map(|(backend, gpu)| Unit::Prove { backend, gpu }),
     ];
     let round = prop_oneof![
+        vec(any::<u8>(), 0..300).prop_map(|image| Round::Load { image: Image(image) }),
         any::<[u8; 32]>().prop_map(|seed| {
             let mut context = [0; 256];
             context.iter_mut().zip(seed.iter().cycle()).for_each(|(byte, seed)| *byte = *seed);
@@ -87,7 +88,8 @@ fn prove_event() -> impl Strategy<Value = ProveEvent> {
         path: path.into_iter().map(Digest).collect::<Vec<_>>().into(),
     });
     prop_oneof![
-        Just(ProveEvent::Prepared {}),
+        option::of(device()).prop_map(|device| ProveEvent::Prepared { device }),
+        Just(ProveEvent::Loaded {}),
         Just(ProveEvent::Filled {}),
         (any::<Option<u8>>(), any::<[u8; 32]>())
             .prop_map(|(product, root)| ProveEvent::Root { product, root: Digest(root) }),
@@ -96,6 +98,18 @@ fn prove_event() -> impl Strategy<Value = ProveEvent> {
             openings,
         }),
     ]
+}
+
+prop_compose! {
+    fn device()(
+        uuid in word(), name in word(), compute_capability: [u8; 2], memory_bytes: u64,
+        free_bytes: u64, multiprocessors: u32, driver_cuda_version: u32,
+    ) -> Device {
+        Device {
+            uuid, name, compute_capability, memory_bytes, free_bytes, multiprocessors,
+            driver_cuda_version,
+        }
+    }
 }
 
 fn id() -> impl Strategy<Value = RequestId> {
@@ -216,8 +230,10 @@ prop_compose! {
         power: Option<u64>,
         clock: Option<u32>,
         processes in option::of(vec(
-            (any::<u32>(), option::of(word()), any::<Option<u64>>()).prop_map(
-                |(pid, name, used_memory_bytes)| GpuProcess { pid, name, used_memory_bytes }
+            (any::<u32>(), option::of(word()), any::<Option<u64>>(), any::<bool>()).prop_map(
+                |(pid, name, used_memory_bytes, graphics)| GpuProcess {
+                    pid, name, used_memory_bytes, graphics,
+                }
             ),
             0..3,
         )),
