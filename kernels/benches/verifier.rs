@@ -178,6 +178,35 @@ fn verification(criterion: &mut Criterion<CpuTime>) {
     }
 }
 
+/// The proofs of eight H100, one after the other on one core. What a caller spreads over cores takes as
+/// much less: the proofs share nothing.
+fn eight_gpus(criterion: &mut Criterion<CpuTime>) {
+    let policy = Policy {
+        allow_reference: false,
+        baseline: None,
+        timing: TimingPolicy::for_mode(Mode::Quick, None),
+        held: false,
+    };
+    let all: Vec<(Challenge, Proof)> = (0..8)
+        .map(|gpu| {
+            let mut challenge = challenge("NVIDIA H100 80GB HBM3");
+            challenge.context.gpu_index = gpu;
+            challenge.context.gpu_count = 8;
+            challenge.context.nonce_fill = [gpu as u8; 32];
+            let proof = prove(&challenge);
+            (challenge, proof)
+        })
+        .collect();
+    criterion.bench_function("verify/eight_h100", |bencher| {
+        bencher.iter(|| {
+            let judged = all.iter().map(|(challenge, proof)| {
+                verify(black_box(challenge), black_box(proof), None, &policy)
+            });
+            judged.filter(|verdict| verdict.first_failure().is_none()).count()
+        });
+    });
+}
+
 fn full_depth_openings(criterion: &mut Criterion<CpuTime>) {
     let opening = |depth: usize| Opening {
         chunk: Chunk(Box::new([1; CHUNK_BYTES])),
@@ -219,6 +248,6 @@ fn regeneration(criterion: &mut Criterion<CpuTime>) {
 criterion_group! {
     name = benches;
     config = Criterion::default().with_measurement(CpuTime).sample_size(20);
-    targets = verification, full_depth_openings, regeneration
+    targets = verification, eight_gpus, full_depth_openings, regeneration
 }
 criterion_main!(benches);

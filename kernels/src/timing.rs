@@ -102,6 +102,23 @@ impl TimingPolicy {
             + u128::from(self.allowance_ns)
     }
 
+    /// Whether any root came earlier after Probe than the datasheet allows for all the work up to it.
+    ///
+    /// The times from one root to the next say less: a root that is late, or that waits here for the
+    /// one before it, makes the next one look fast. No root arrives before it is computed.
+    #[must_use]
+    pub fn beats_floor(&self, baseline: &Baseline, chain_ns: u64, gemm_ns: &[u64]) -> bool {
+        let mut arrived = u128::from(chain_ns);
+        let mut floor_us = u128::from(baseline.chain.floor_us);
+        let mut early = arrived < floor_us * TOO_FAST_PERMILLE;
+        for ns in gemm_ns {
+            arrived += u128::from(*ns);
+            floor_us += u128::from(baseline.gemm.floor_us);
+            early |= arrived < floor_us * TOO_FAST_PERMILLE;
+        }
+        early
+    }
+
     /// Longest time, in nanoseconds, of chains over a memory that was filled before an earlier probe.
     /// However much the network is allowed, it is less than filling and walking take at the
     /// datasheet's peak: who gave the memory away meanwhile is always too slow.

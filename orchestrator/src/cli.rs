@@ -3,27 +3,38 @@
 
 mod app;
 mod audit;
+mod calibrate;
 mod check;
 mod completions;
 mod config;
+mod containers;
 mod demo;
 mod deploy;
 mod failure;
 mod grants;
 mod hosts;
 mod init;
+mod inspect;
 mod live;
 mod logging;
 mod models;
 mod new_file;
+mod logs;
 mod passphrase;
+mod ps;
 mod report;
 mod serve;
 mod settings;
 mod sweep;
 mod token;
+mod rm;
+mod run;
+mod settings;
+mod sweep;
+mod stop;
 mod verify;
 mod verify_proof;
+mod wallet;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -88,6 +99,15 @@ enum Verb {
     Audit(audit::Args),
     Config(config::Args),
     Token(token::Args),
+    Calibrate(calibrate::Args),
+    Run(Box<run::Args>),
+    Ps(ps::Args),
+    Logs(logs::Args),
+    Stop(stop::Args),
+    Rm(rm::Args),
+    Inspect(inspect::Args),
+    Audit(audit::Args),
+    Wallet(wallet::Args),
     Completions(completions::Args),
 }
 
@@ -101,7 +121,10 @@ Exit status:
   5  the one host that was asked for could not be reached or did not do it
   6  another operation holds the lock
  70  a defect of this program
-130  stopped by Ctrl-C or SIGTERM";
+124  `run`: the container's time was over
+125  `run`: the container did not run, or what became of it is not known
+130  stopped by Ctrl-C or SIGTERM
+Any other status of `run` in the foreground is the container's own.";
 
 /// Runs the command line and says how the process shall exit.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -166,6 +189,15 @@ async fn dispatch(app: &App<'_>, verb: Verb) -> Result<Exit, Failure> {
         Verb::Grants(args) => grants::run(app, args).await,
         Verb::Audit(args) => audit::run(app, args).await,
         Verb::Config(args) => config::run(app, args),
+        Verb::Calibrate(args) => calibrate::run(app, args).await,
+        Verb::Run(args) => run::run_container(app, *args).await,
+        Verb::Ps(args) => ps::run(app, args).await,
+        Verb::Logs(args) => logs::run(app, args).await,
+        Verb::Stop(args) => stop::run(app, args).await,
+        Verb::Rm(args) => rm::run(app, args).await,
+        Verb::Inspect(args) => inspect::run(app, args).await,
+        Verb::Audit(args) => audit::run(app, args).await,
+        Verb::Wallet(args) => wallet::run(app, &args),
         Verb::Completions(args) => completions::run(app, &args),
     }
 }

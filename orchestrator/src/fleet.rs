@@ -6,7 +6,9 @@
 //! database has either all of that host's contact or none. What must *not* be here: printing, the
 //! environment, SSH's details.
 
+pub mod calibrate;
 mod claim;
+pub mod containers;
 pub mod deploy;
 pub mod grants;
 mod ledger;
@@ -17,6 +19,7 @@ pub mod sweep;
 mod trust;
 pub mod verify;
 
+pub use calibrate::{CalibrateError, Calibration, MeasuredPhase, calibrate};
 pub use claim::{driver_version, gpu_summary};
 pub use deploy::{DeployOptions, deploy};
 pub use link::Fleet;

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::host_spec::{AgentSocket, GpuClaim, HostMode};
+use crate::host_spec::{AgentSocket, ContainerRules, GpuClaim, HostMode};
 use crate::ids::HostName;
 use crate::toml_text::{self, Diagnostic, Diagnostics, ReadError};
 
@@ -95,6 +95,8 @@ pub struct DeclaredHost {
     pub labels: BTreeMap<String, String>,
     /// Directory on the host for our files.
     pub work_dir: Option<String>,
+    /// What containers may be there, and where their engine listens.
+    pub containers: ContainerRules,
     /// The line of the `[[hosts]]` entry, from 1.
     pub line: usize,
 }

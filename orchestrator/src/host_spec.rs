@@ -91,4 +91,25 @@ pub struct HostSpec {
     pub labels: BTreeMap<String, String>,
     /// Directory on the host for our files instead of `~/.cache/orchestrator`.
     pub work_dir: Option<String>,
+    /// What containers may be there.
+    #[serde(default)]
+    pub containers: ContainerRules,
+}
+
+/// What the fleet file says of containers on a host.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ContainerRules {
+    /// Where the engine listens; `None` looks in the usual places.
+    pub socket: Option<String>,
+    /// Whether `--privileged` is allowed.
+    pub allow_privileged: bool,
+    /// The most memory of one container, bytes; also what it gets unless it asks for less.
+    pub memory_bytes: Option<u64>,
+    /// The most processes of one container.
+    pub pids: Option<u64>,
+    /// The most processors of one container, thousandths.
+    pub cpus_milli: Option<u64>,
+    /// The longest that one container may run, seconds.
+    pub timeout_secs: Option<u64>,
 }

@@ -7,6 +7,7 @@
 mod challenge;
 mod document;
 mod judge;
+mod sizes;
 
 pub use challenge::{
     Asked, ChallengeRecord, GpuTarget, NoRandomness, REFERENCE_SIZES, gpu_challenge, probed_again,
@@ -17,3 +18,4 @@ pub use document::{
     examine,
 };
 pub use judge::{Judgement, backend_name, judge, mode_name, only_slow, outcome_name, passes};
+pub use sizes::{LEAST_MEMORY_BYTES, PhaseStatistics, derived_sizes, unmeasured};

@@ -122,6 +122,8 @@ reasons! {
     Alert = "alert",
     /// The command line, the fleet file or the configuration is wrong.
     Input = "input",
+    /// The hotkey's file is missing, damaged, encrypted without a password, or not its address's.
+    Wallet = "wallet",
     /// The user or a signal stopped the operation.
     Cancelled = "cancelled",
     /// The operation's own deadline passed.

@@ -7,6 +7,7 @@
 //! decides about one, or prints.
 
 mod audit;
+mod axon;
 mod challenges;
 mod facts;
 mod grants;
@@ -27,6 +28,8 @@ use sqlx::{Sqlite, SqlitePool, Transaction};
 
 pub use audit::{AuditFault, AuditReport, Event, NewEvent};
 pub use challenges::{ChallengeEnd, ChallengeRow, JudgedProof, NewChallenge};
+pub use axon::{ReplayJournal, Spend};
+pub use challenges::{ChallengeEnd, ChallengeRow, NewChallenge};
 pub use facts::FactsRecord;
 pub use grants::{
     GrantEnd, GrantFilter, GrantLimits, GrantRow, GrantState, LimitReached, NewGrant,

@@ -255,8 +255,14 @@ fn slow_products_and_impossible_speed_are_caught_by_their_checks() {
     assert_eq!(judge_times(chain), [Check::TooFast]);
     let fill = Timings { fill_ns: Some(1_000_000), ..honest.clone() };
     assert_eq!(judge_times(fill), [Check::TooFast]);
-    let gemm = Timings { gemm_ns: vec![8_000_000, 1], ..honest };
+    let gemm = Timings { chain_ns: 13_000_000, gemm_ns: vec![1, 1], ..honest.clone() };
     assert_eq!(judge_times(gemm), [Check::TooFast]);
+    let late = Timings { gemm_ns: vec![8_000_000, 1], ..honest };
+    assert_eq!(
+        judge_times(late),
+        [],
+        "the first product's root was late, and no device was faster"
+    );
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use pow_kernels::proof::{CHUNK_BYTES, MAX_PATH};
 use pow_kernels::queries::MAX_QUERIES;
 use pow_kernels::{
-    Backend, Chunk, Commitments, Context, ContextError, Digest, Opening, Outcome, ParameterError,
-    Parameters, Path, Proof, Sizes, verify,
+    Backend, Chunk, Commitments, Context, ContextError, Digest, Mode, ModelTable, Opening, Outcome,
+    ParameterError, Parameters, Path, Proof, QueryCounts, Sizes, verify,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -146,6 +146,82 @@ fn a_proof_survives_json_and_cbor() {
     assert_eq!(minicbor_serde::from_slice::<Proof>(&cbor).unwrap(), proof);
     // Byte strings, not lists of numbers: 64 openings of about 1.2 KiB.
     assert!(cbor.len() < 64 * 1400, "{} bytes", cbor.len());
+}
+
+/// What one H100 sends in quick mode: 32 records and 128 chunks of products with paths of full depth.
+#[test]
+fn a_proof_at_the_sizes_of_an_h100_has_at_most_300_kilobytes() {
+    let h100 = ModelTable::embedded().by_driver_name("NVIDIA H100 80GB HBM3").unwrap();
+    let sizes = h100.profile(Mode::Quick).sizes;
+    let counts = QueryCounts::for_mode(Mode::Quick);
+    let opening = |depth: u32| Opening {
+        chunk: Chunk(Box::new([0xff; CHUNK_BYTES])),
+        path: Path::from(vec![Digest([0xff; 32]); depth as usize]),
+    };
+    let proof = Proof {
+        backend: Backend::Cuda,
+        context_hash: Digest([0xff; 32]),
+        commitments: Commitments {
+            probe_root: Digest([0xff; 32]),
+            gemm_roots: vec![Digest([0xff; 32]); usize::from(sizes.gemms)],
+        },
+        probe_openings: vec![opening(sizes.probe_path_len()); usize::from(counts.probe)],
+        gemm_openings: vec![opening(sizes.gemm_path_len()); usize::from(counts.gemm)],
+    };
+    let bytes = minicbor_serde::to_vec(&proof).unwrap().len();
+    assert!((250_000..=300_000).contains(&bytes), "{bytes} bytes");
+}
+
+/// Openings of any other number than asked, also none and the most there can be: rejected.
+#[test]
+fn openings_of_another_number_are_rejected() {
+    let honest = honest_proof();
+    let opening = honest.probe_openings[0].clone();
+    for count in [0, 1, 31, 33, usize::from(MAX_QUERIES)] {
+        let wrong = Proof { probe_openings: vec![opening.clone(); count], ..honest.clone() };
+        let verdict = verify(&challenge(TINY), &wrong, Some(&honest_times(2)), &policy());
+        assert_eq!(verdict.outcome(), Outcome::Rejected, "{count} records");
+        let wrong = Proof { gemm_openings: vec![opening.clone(); count], ..honest.clone() };
+        let verdict = verify(&challenge(TINY), &wrong, Some(&honest_times(2)), &policy());
+        assert_eq!(verdict.outcome(), Outcome::Rejected, "{count} chunks");
+    }
+}
+
+/// Every number of a context at its limits and one beyond: an error or the same bytes, no panic.
+#[test]
+fn integers_at_their_limits_are_errors_or_survive() {
+    let good = context(TINY).encode();
+    // Offset and bytes of each number of the specification's table.
+    for (offset, bytes) in [
+        (6, 1),
+        (7, 1),
+        (152, 2),
+        (154, 2),
+        (156, 2),
+        (158, 1),
+        (160, 8),
+        (168, 4),
+        (174, 2),
+        (176, 1),
+        (177, 1),
+        (178, 1),
+        (180, 4),
+        (188, 8),
+    ] {
+        for value in
+            [0_u64, 1, 255, 256, 511, 512, 1 << 14, 1 << 20, (1 << 20) + 1, 1 << 40, u64::MAX]
+        {
+            let mut changed = good;
+            changed[offset..offset + bytes].copy_from_slice(&value.to_le_bytes()[..bytes]);
+            if let Ok(context) = Context::decode(&changed) {
+                assert_eq!(context.encode(), changed);
+                // What the sizes are used for does not overflow either.
+                let sizes = &context.parameters;
+                let _ = (sizes.memory_bytes(), sizes.record_bytes(), sizes.product_bytes());
+                let _ = (sizes.probe_path_len(), sizes.gemm_path_len(), sizes.window(u32::MAX));
+            }
+        }
+    }
 }
 
 #[test]

@@ -64,6 +64,21 @@ fn a_held_memory_cannot_be_filled_again_inside_the_limit() {
     }
 }
 
+/// Two roots that arrive together, because the first was late: no device is faster for that.
+#[test]
+fn a_late_root_does_not_make_the_next_one_too_fast() {
+    let phase = |floor_us| PhaseBaseline { expected_us: 2000, floor_us, ..PHASE };
+    let baseline = Baseline { fill: phase(1), chain: phase(1000), gemm: phase(500) };
+    let beats = |chain_ns, gemm_ns: &[u64]| POLICY.beats_floor(&baseline, chain_ns, gemm_ns);
+    assert!(!beats(1_500_000, &[0, 500_000]));
+    assert!(!beats(950_000, &[475_000, 475_000]), "the edge");
+    assert!(beats(949_999, &[10_000_000]), "the records' root alone");
+    assert!(beats(950_000, &[474_999]));
+    assert!(beats(1_424_999, &[0]));
+    assert!(beats(1_425_000, &[0, 0]));
+    assert!(!beats(u64::MAX, &[u64::MAX; 16]), "extreme numbers do not wrap");
+}
+
 #[test]
 fn a_held_chain_can_be_too_fast_too() {
     let phase = |floor_us| PhaseBaseline { expected_us: 1000, floor_us, ..PHASE };

@@ -7,31 +7,57 @@ use crate::reason::Reason;
 
 /// How the process ends. The table is in `--help` and in `docs/exit-codes.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Exit {
     /// All is well.
-    Ok = 0,
+    Ok,
     /// The user's input or the configuration is wrong.
-    User = 1,
+    User,
     /// The command line is wrong.
-    Usage = 2,
+    Usage,
     /// Some hosts failed.
-    SomeHostsFailed = 3,
+    SomeHostsFailed,
     /// A verdict is negative.
-    Negative = 4,
+    Negative,
     /// The one host that was asked for failed.
-    Remote = 5,
+    Remote,
     /// Another operation holds the lock.
-    Locked = 6,
+    Locked,
     /// A defect of this program.
-    Bug = 70,
+    Bug,
     /// Stopped by a signal.
-    Interrupted = 130,
+    Interrupted,
+    /// A container's time was over, as `timeout(1)` says it.
+    TimedOut,
+    /// A container in the foreground did not run, or what became of it is not known.
+    AroundContainer,
+    /// The exit code of a container.
+    Passed(u8),
+}
+
+impl Exit {
+    /// The process's exit status.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::User => 1,
+            Self::Usage => 2,
+            Self::SomeHostsFailed => 3,
+            Self::Negative => 4,
+            Self::Remote => 5,
+            Self::Locked => 6,
+            Self::Bug => 70,
+            Self::TimedOut => 124,
+            Self::AroundContainer => 125,
+            Self::Interrupted => 130,
+            Self::Passed(code) => code,
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
+        Self::from(exit.code())
     }
 }
 
@@ -82,6 +108,15 @@ impl Failure {
     pub fn locked(what: impl Into<String>) -> Self {
         let (what, reason) = (what.into(), Reason::Locked);
         Self { what, source: None, hint: None, reason, exit: Exit::Locked }
+    }
+
+    /// A failure where the exit status would be a container's: another one than containers have.
+    #[must_use]
+    pub fn around_a_container(mut self) -> Self {
+        if self.exit != Exit::Interrupted {
+            self.exit = Exit::AroundContainer;
+        }
+        self
     }
 
     /// Adds the cause.

@@ -2,12 +2,18 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the file that prints")]
 
 use std::error::Error as StdError;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use hyper::body::Bytes;
 use serde::Serialize;
+use tokio::io::AsyncWriteExt as _;
 
 use super::failure::Failure;
+use crate::docker::OutputStream;
 use crate::error_chain::causes;
+use crate::fleet::containers::Sink;
 use crate::printable::printable;
 
 /// `--color`.
@@ -116,6 +122,12 @@ impl Report {
         write_stdout(text);
     }
 
+    /// Where the output of a container goes: both streams as they are, or with `--json` a line for
+    /// each piece, its bytes in base64.
+    pub fn sink(&self) -> Box<dyn Sink> {
+        if self.json { Box::new(JsonSink) } else { Box::new(RawSink::new()) }
+    }
+
     /// One JSON value on one line; nothing unless `--json`.
     pub fn json(&self, value: &impl Serialize) {
         if self.json {
@@ -184,7 +196,7 @@ impl Report {
                 "message": printable(&failure.what),
                 "causes": chain,
                 "hint": failure.hint,
-                "exit_status": failure.exit() as u8,
+                "exit_status": failure.exit().code(),
             }));
         }
         match &failure.source {
@@ -272,6 +284,57 @@ fn indented(text: &str) -> String {
 fn printable_line(line: &str) -> String {
     let indent: String = line.chars().take_while(|c| *c == ' ').collect();
     indent + &printable(line)
+}
+
+/// Passes a container's output on as it is. Waits for whoever reads it.
+struct RawSink {
+    out: tokio::io::Stdout,
+    err: tokio::io::Stderr,
+}
+
+impl RawSink {
+    fn new() -> Self {
+        Self { out: tokio::io::stdout(), err: tokio::io::stderr() }
+    }
+}
+
+impl Sink for RawSink {
+    fn write(&mut self, stream: OutputStream, bytes: Bytes) -> BoxFuture<'_, io::Result<()>> {
+        async move {
+            match stream {
+                OutputStream::Stdout => {
+                    self.out.write_all(&bytes).await?;
+                    self.out.flush().await
+                }
+                OutputStream::Stderr => {
+                    self.err.write_all(&bytes).await?;
+                    self.err.flush().await
+                }
+            }
+        }
+        .boxed()
+    }
+}
+
+/// Passes a container's output on as JSON lines.
+struct JsonSink;
+
+impl Sink for JsonSink {
+    fn write(&mut self, stream: OutputStream, bytes: Bytes) -> BoxFuture<'_, io::Result<()>> {
+        use base64::Engine as _;
+        let stream = match stream {
+            OutputStream::Stdout => "stdout",
+            OutputStream::Stderr => "stderr",
+        };
+        let base64 = base64::engine::general_purpose::STANDARD.encode(&bytes);
+        let line = serde_json::json!({ "event": "output", "stream": stream, "base64": base64 });
+        async move {
+            let mut stdout = tokio::io::stdout();
+            stdout.write_all(format!("{line}\n").as_bytes()).await?;
+            stdout.flush().await
+        }
+        .boxed()
+    }
 }
 
 /// A closed pipe (`| head`) is the reader's wish and no error.

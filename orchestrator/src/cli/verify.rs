@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use pow_kernels::{Backend, Evidence, Mode, Outcome, Status};
 use runner_protocol::ByteArray;
+use runner_protocol::prove::Device;
 use serde_json::json;
 
 use super::app::App;
@@ -91,10 +92,11 @@ impl From<ModeName> for Mode {
 }
 
 fn hold_time(text: &str) -> Result<Duration, String> {
-    const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+    // The runner gives a GPU back that nobody has asked anything for an hour.
+    const LONGEST: Duration = Duration::from_secs(50 * 60);
     let time = crate::config::duration::parse(text).map_err(|error| error.to_string())?;
     if time.is_zero() || time > LONGEST {
-        return Err("a memory is held for some time, and for a day at most".to_owned());
+        return Err("a memory is held for some time, and for 50 minutes at most".to_owned());
     }
     Ok(time)
 }
@@ -336,6 +338,11 @@ fn model_words(gpu: &GpuVerdict) -> String {
 /// What the table has no room for.
 fn beside(app: &App<'_>, gpu: &GpuVerdict, several: bool) {
     let name = gpu.short_name();
+    if gpu.gpu.as_ref().is_some_and(|gpu| gpu.name.starts_with(Device::STAND_IN)) {
+        app.report.warning(&format!(
+            "{name} says that it is a stand-in for tests: nothing is shown of a GPU"
+        ));
+    }
     if let Some(observed) = &gpu.observed {
         let throttled = observed.throttled();
         if !throttled.is_empty() {

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::claim::{driver_version, gpu_summary, mismatch};
+use super::containers::reconcile_if_held;
 use super::ledger;
 use super::link::{Fleet, Link, LinkError};
 use super::outcome::{Change, FleetEvent, HostOutcome, Step};
@@ -93,7 +94,7 @@ pub async fn deploy(
 
 /// The deadline counts from a host's own beginning, so that a long queue fails no host.
 async fn in_time(
-    fleet: &Fleet,
+    fleet: &Arc<Fleet>,
     spec: &HostSpec,
     options: &DeployOptions,
     events: &Events,
@@ -119,7 +120,7 @@ struct Visit {
 }
 
 async fn one_host(
-    fleet: &Fleet,
+    fleet: &Arc<Fleet>,
     spec: &HostSpec,
     options: &DeployOptions,
     events: &Events,
@@ -135,6 +136,14 @@ async fn one_host(
     };
     let visit = visit(spec, options, &link, &step).await;
     link.close().await;
+    if visit.is_ok() && !options.dry_run {
+        // Containers whose time is over are no reason to fail a deploy.
+        let artifact = Some(Arc::clone(&options.artifact));
+        if let Err(error) = reconcile_if_held(fleet, spec, artifact).await {
+            let (host, causes) = (&spec.name, error.causes());
+            tracing::warn!(%host, %error, ?causes, "cannot look after the containers");
+        }
+    }
     end(fleet, spec, options, started, Some(&link), visit.map_err(LinkError::Runner), &step).await
 }
 

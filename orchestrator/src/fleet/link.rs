@@ -8,7 +8,9 @@ use crate::error_chain::causes;
 use crate::host_spec::HostSpec;
 use crate::reason::Reason;
 use crate::runner;
-use crate::ssh::{self, Connection, HostKeyDecision, HostKeySource, SshContext};
+use crate::ssh::{
+    self, Connection, HostKeyDecision, HostKeySource, SocketStream, SshContext,
+};
 use crate::store::{self, NewEvent, Store, TrustedKey, now_ms};
 use crate::transport::local::Local;
 use crate::transport::{self, Transport};
@@ -99,6 +101,14 @@ impl Link {
         }
     }
 
+    /// Connects to a Unix socket on the host.
+    ///
+    /// # Errors
+    /// sshd forbids it, or nothing that may be used listens there.
+    pub async fn open_socket(&self, path: &str) -> Result<SocketStream, transport::Error> {
+        self.connection.open_socket(path).await
+    }
+
     /// The host's own key and who vouched for it, in words.
     #[must_use]
     pub fn host_key_words(&self) -> String {
@@ -117,6 +127,12 @@ impl Link {
         let fingerprint = &self.decision()?.fingerprint;
         let digest = fingerprint.strip_prefix("SHA256:")?;
         base64::engine::general_purpose::STANDARD_NO_PAD.decode(digest).ok()?.try_into().ok()
+    }
+
+    /// Whether the connection has ended.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.connection.is_gone()
     }
 
     /// Ends the connection.

@@ -15,10 +15,10 @@
 //! - [`verdict`]: what is said of each GPU and of the host.
 //! - [`telemetry`]: what the GPUs were at meanwhile.
 
-mod proving;
+pub(super) mod proving;
 mod rounds;
-mod targets;
-mod telemetry;
+pub(super) mod targets;
+pub(super) mod telemetry;
 mod verdict;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -811,7 +811,7 @@ fn identity(verdict: &GpuVerdict, duplicates: &[Duplicate], local: bool) -> Opti
 }
 
 /// Takes what comes and does nothing with it, until the session breaks.
-async fn listen(session: &mut Session) -> runner::Error {
+pub(super) async fn listen(session: &mut Session) -> runner::Error {
     loop {
         if let Err(error) = session.incoming().await {
             return error;

@@ -141,6 +141,7 @@ impl<'t> Walk<'t> {
                 gpus: traits.gpus.clone(),
                 labels: traits.labels.clone(),
                 work_dir: traits.work_dir.clone(),
+                containers: traits.rules(),
                 line,
             });
         }

@@ -176,6 +176,7 @@ impl Resolver<'_> {
             gpus: declared.gpus.clone(),
             labels: declared.labels.clone(),
             work_dir: declared.work_dir.clone(),
+            containers: declared.containers.clone(),
         })
     }
 

@@ -1,14 +1,16 @@
-//! What is said of a host besides its SSH server: mode, GPUs, labels, work directory.
+//! What is said of a host besides its SSH server: mode, GPUs, labels, work directory, containers.
 
 use std::collections::BTreeMap;
 
 use super::DeclaredServer;
 use super::server::proxy_jump;
-use crate::host_spec::{GpuClaim, HostMode};
+use crate::host_spec::{ContainerRules, GpuClaim, HostMode};
 use crate::toml_text::{self, Problems, Section, text};
+use crate::{byte_size, config};
 
 /// The keys that `[defaults]` and `[[hosts]]` share.
-pub(super) const TRAIT_KEYS: [&str; 5] = ["proxy_jump", "mode", "labels", "gpus", "work_dir"];
+pub(super) const TRAIT_KEYS: [&str; 7] =
+    ["proxy_jump", "mode", "labels", "gpus", "work_dir", "docker_socket", "containers"];
 
 /// What `[defaults]` and `[[hosts]]` say of a host besides its server.
 #[derive(Debug, Clone, Default)]
@@ -18,6 +20,8 @@ pub(super) struct Traits {
     pub(super) gpus: Option<GpuClaim>,
     pub(super) labels: BTreeMap<String, String>,
     pub(super) work_dir: Option<String>,
+    pub(super) docker_socket: Option<String>,
+    pub(super) containers: Option<ContainerRules>,
 }
 
 impl Traits {
@@ -31,7 +35,17 @@ impl Traits {
             gpus: self.gpus.or_else(|| defaults.gpus.clone()),
             labels,
             work_dir: self.work_dir.or_else(|| defaults.work_dir.clone()),
+            docker_socket: self.docker_socket.or_else(|| defaults.docker_socket.clone()),
+            containers: self.containers.or_else(|| defaults.containers.clone()),
         }
+    }
+}
+
+impl Traits {
+    /// The rules for containers, with the engine's place.
+    pub(super) fn rules(&self) -> ContainerRules {
+        let rules = self.containers.clone().unwrap_or_default();
+        ContainerRules { socket: self.docker_socket.clone(), ..rules }
     }
 }
 
@@ -42,6 +56,8 @@ pub(super) fn read_traits(section: &Section<'_>, problems: &mut Problems) -> Tra
         gpus: read_gpus(section, problems),
         labels: read_labels(section, problems),
         work_dir: read_work_dir(section, problems),
+        docker_socket: read_docker_socket(section, problems),
+        containers: read_containers(section, problems),
     }
 }
 
@@ -145,4 +161,69 @@ fn read_work_dir(section: &Section<'_>, problems: &mut Problems) -> Option<Strin
         "for example /scratch/orchestrator or ~/orchestrator",
     );
     None
+}
+
+fn read_docker_socket(section: &Section<'_>, problems: &mut Problems) -> Option<String> {
+    let written = section.text("docker_socket", problems)?;
+    let climbs = written.value.split('/').any(|part| part == "..");
+    // 108 bytes are what the kernel takes as the name of a socket.
+    if written.value.starts_with('/')
+        && !climbs
+        && written.value.len() < 108
+        && is_printable(written.value)
+    {
+        return Some(written.value.to_owned());
+    }
+    problems.error_with_hint(
+        written.span,
+        "`docker_socket` must be the absolute path of a socket on the host",
+        "for example /run/user/1000/docker.sock",
+    );
+    None
+}
+
+/// `containers = { allow_privileged, memory, cpus, pids, timeout }`, all of them limits.
+fn read_containers(section: &Section<'_>, problems: &mut Problems) -> Option<ContainerRules> {
+    let table = section.table("containers", problems)?;
+    let known = ["allow_privileged", "memory", "cpus", "pids", "timeout"];
+    let rules = Section::open(
+        "`containers`",
+        table.span(),
+        table.into_inner(),
+        section.source(),
+        &known,
+        problems,
+    );
+    let allow_privileged = match rules.get("allow_privileged") {
+        None => false,
+        Some(value) => value.get_ref().as_bool().unwrap_or_else(|| {
+            problems.error(value.span(), "`allow_privileged` must be true or false");
+            false
+        }),
+    };
+    let memory = rules.text("memory", problems);
+    let memory_bytes = memory.and_then(|memory| match byte_size::parse(memory.value) {
+        Ok(bytes) => Some(bytes),
+        Err(error) => {
+            problems.error(memory.span, format!("`memory`: {error}"));
+            None
+        }
+    });
+    let timeout = rules.text("timeout", problems);
+    let timeout_secs = timeout.and_then(|timeout| match config::duration::parse(timeout.value) {
+        Ok(timeout) => Some(timeout.as_secs().max(1)),
+        Err(error) => {
+            problems.error(timeout.span, format!("`timeout`: {error}"));
+            None
+        }
+    });
+    let cpus = rules.integer("cpus", 1..=4096, problems);
+    Some(ContainerRules {
+        socket: None,
+        allow_privileged,
+        memory_bytes,
+        pids: rules.integer("pids", 1..=4_194_304, problems),
+        cpus_milli: cpus.map(|cpus| cpus.saturating_mul(1000)),
+        timeout_secs,
+    })
 }

@@ -2,7 +2,7 @@
 
 mod cuts;
 pub mod host;
-mod lies;
+pub mod lies;
 mod live;
 mod outcomes;
 mod places;

@@ -11,6 +11,7 @@
 //! are sizes, not times: nothing here waits.
 
 pub mod frames;
+pub mod prover;
 pub mod script;
 mod self_test;
 
@@ -95,6 +96,8 @@ pub enum Act {
     Repeat(Stream, Vec<u8>, u64),
     /// Reads a runner request from stdin, and writes what this makes of its id to stdout.
     Reply(fn(RequestId) -> Vec<u8>),
+    /// Reads the messages to a runner to their end, and writes what this answers each.
+    Talk(Arc<dyn Fn() -> Box<dyn FnMut(ToRunner) -> Vec<u8> + Send> + Send + Sync>),
     /// Reads stdin to its end.
     ReadAll,
     /// Runs the command line for real, with `sh -c` and this environment variable `HOME`.
@@ -476,6 +479,22 @@ impl Handler for Client {
     }
 }
 
+/// Reads the next frame of a command's stdin.
+async fn next_message(
+    stdin: &mut mpsc::UnboundedReceiver<Vec<u8>>,
+    decoder: &mut FrameDecoder,
+    unread: &mut Vec<u8>,
+) -> Option<ToRunner> {
+    loop {
+        let mut input = unread.as_slice();
+        if let Some(body) = decoder.push(&mut input).ok()? {
+            *unread = input.to_vec();
+            return runner_protocol::decode(&body).ok();
+        }
+        *unread = stdin.recv().await?;
+    }
+}
+
 /// Reads frames from a command's stdin until a request; the other messages are passed over.
 async fn next_request(
     stdin: &mut mpsc::UnboundedReceiver<Vec<u8>>,
@@ -483,13 +502,8 @@ async fn next_request(
     unread: &mut Vec<u8>,
 ) -> Option<RequestId> {
     loop {
-        let mut input = unread.as_slice();
-        while let Some(body) = decoder.push(&mut input).ok()? {
-            if let Ok(ToRunner::Request { id, .. }) = runner_protocol::decode(&body) {
-                *unread = input.to_vec();
-                return Some(id);
-            }
+        if let ToRunner::Request { id, .. } = next_message(stdin, decoder, unread).await? {
+            return Some(id);
         }
-        *unread = stdin.recv().await?;
     }
 }

@@ -8,13 +8,23 @@ const LAYERS: &[&[&str]] = &[
     &["cli"],
     &["service"],
     &["api"],
+    &["axon"],
     &["fleet"],
     &["runner", "ssh", "store", "embedded_host", "init", "import", "grants"],
     &["metagraph_cache"],
     &["chain", "runner", "ssh", "store", "embedded_host", "init", "import"],
     &["pow", "sweep", "alerts"],
     &["signing_key"],
+    &["runner", "ssh", "store", "embedded_host", "init", "import"],
+    &["pow"],
+    &["wallet"],
+    &["signing_key", "hotkey"],
     &["transport", "fleet_file", "config"],
+    &["docker", "runner", "ssh", "store", "embedded_host", "init", "import"],
+    &["pow"],
+    &["signing_key"],
+    &["transport", "fleet_file"],
+    &["config"],
     &["toml_text", "host_spec"],
     &[
         "ids",
@@ -28,6 +38,7 @@ const LAYERS: &[&[&str]] = &[
         "log_file",
         "token",
     ],
+    &["byte_size", "ids", "host_state", "reason", "printable", "hex", "metrics", "render", "retry", "error_chain"],
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stderr, reason = "tests")]
 
 mod chain;
+mod axon;
 mod chaos;
 mod cli;
 mod config;
@@ -21,6 +22,7 @@ mod import;
 mod init;
 mod layers;
 mod serve;
+mod python;
 mod ssh_auth;
 mod ssh_channels;
 mod ssh_faults;
@@ -32,3 +34,4 @@ mod sshd;
 mod store;
 mod test_chain;
 mod verify;
+mod wallet;

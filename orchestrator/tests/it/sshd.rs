@@ -320,6 +320,12 @@ impl User {
         Self { name, home }
     }
 
+    /// Adds the user to a group.
+    pub fn join(&self, group: &str) {
+        let _locked = passwd();
+        succeed(Command::new("usermod").args(["--append", "--groups", group, &self.name]));
+    }
+
     /// Writes a file into the home.
     pub fn write(&self, file: &str, content: &str) {
         let path = self.home.path().join(file);

@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
-use orchestrator::host_spec::{AgentSocket, Endpoint, HostMode, HostSpec};
+use orchestrator::host_spec::{AgentSocket, ContainerRules, Endpoint, HostMode, HostSpec};
 use orchestrator::host_state::{HostEvent, HostState};
 use orchestrator::ids::HostName;
 use orchestrator::reason::Reason;
-use orchestrator::store::{AuditFault, HostContact, NewEvent, Store, TrustedKey};
+use orchestrator::store::{
+    AuditFault, Duplicate, HostContact, NewEvent, SeenBy, Store, TrustedKey,
+};
 use runner_protocol::HostFacts;
 use serde_json::json;
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
@@ -34,6 +36,7 @@ fn spec(host: &str) -> HostSpec {
         gpus: None,
         labels: [("rack".to_owned(), "a".to_owned())].into(),
         work_dir: None,
+        containers: ContainerRules::default(),
     }
 }
 
@@ -270,4 +273,63 @@ async fn a_file_that_is_no_database_is_refused_and_left_alone() {
     std::fs::write(&path, &text).unwrap();
     Store::open(&path).await.unwrap_err();
     assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+}
+
+const CARD: &str = "GPU-11111111-0000-0000-0000-000000000001";
+
+async fn see(store: &Store, host: &str, uuids: &[&str]) -> Vec<Duplicate> {
+    let uuids: Vec<String> = uuids.iter().map(|uuid| (*uuid).to_owned()).collect();
+    store.record_sightings("ops@desk", &name(host), SeenBy::Deploy, &uuids).await.unwrap()
+}
+
+async fn kinds(store: &Store) -> Vec<String> {
+    assert_eq!(store.audit_verify(None).await.unwrap().fault, None);
+    store.events_after(0, None, 100).await.unwrap().into_iter().map(|event| event.kind).collect()
+}
+
+#[tokio::test]
+async fn a_gpu_that_moved_is_told_from_one_that_two_hosts_show() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("o.db")).await.unwrap();
+    assert_eq!(see(&store, "gpu-01", &[CARD]).await, []);
+    assert_eq!(see(&store, "gpu-01", &[CARD]).await, [], "a host may show its own again");
+    let twice = see(&store, "gpu-02", &[CARD]).await;
+    assert_eq!((twice.len(), twice[0].other_host.as_str()), (1, "gpu-01"));
+    assert_eq!(twice[0].other_proven_ms, None);
+    assert_eq!(kinds(&store).await, ["gpu.duplicate"]);
+    // The first host is looked at and has it no more.
+    assert_eq!(see(&store, "gpu-01", &[]).await, []);
+    assert_eq!(see(&store, "gpu-02", &[CARD]).await, []);
+    assert_eq!(kinds(&store).await, ["gpu.duplicate"], "it was here already: nothing moved now");
+    // And on to a third, after the second was looked at.
+    see(&store, "gpu-02", &[]).await;
+    assert_eq!(see(&store, "gpu-03", &[CARD]).await, []);
+    assert_eq!(kinds(&store).await, ["gpu.duplicate", "gpu.moved"]);
+    let moved = store.events_after(1, None, 1).await.unwrap().remove(0);
+    assert_eq!(moved.host.as_deref(), Some("gpu-03"));
+    assert!(moved.detail.contains("\"from\":\"gpu-02\""), "{}", moved.detail);
+}
+
+#[tokio::test]
+async fn a_purged_host_shows_nothing_and_one_that_proved_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("o.db")).await.unwrap();
+    store.record_contact("ops@desk", &contact("gpu-01", HostEvent::FoundWell)).await.unwrap();
+    see(&store, "gpu-01", &[CARD]).await;
+    store.record_proven(&name("gpu-01"), &[CARD.to_owned()]).await.unwrap();
+    let twice = see(&store, "gpu-02", &[CARD]).await;
+    assert!(twice[0].other_proven_ms.is_some());
+    store.record_purge("ops@desk", &name("gpu-01"), event("host.purged")).await.unwrap();
+    assert_eq!(see(&store, "gpu-02", &[CARD]).await, []);
+    let rows = store.sightings(&name("gpu-01")).await.unwrap();
+    assert_eq!((rows.len(), rows[0].host.as_str()), (1, "gpu-01"), "history stays");
+}
+
+#[tokio::test]
+async fn one_host_that_shows_a_uuid_twice_is_a_duplicate_of_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("o.db")).await.unwrap();
+    let twice = see(&store, "gpu-01", &[CARD, CARD]).await;
+    assert_eq!((twice.len(), twice[0].other_host.as_str()), (1, "gpu-01"));
+    assert_eq!(kinds(&store).await, ["gpu.duplicate"]);
 }

@@ -32,14 +32,14 @@ const MAX_REQUESTS: usize = 16;
 
 /// One GPU's challenge, ready to be sent.
 #[derive(Debug, Clone)]
-pub(super) struct Issued {
-    pub(super) backend: Backend,
+pub(in crate::fleet) struct Issued {
+    pub(in crate::fleet) backend: Backend,
     /// The GPU's UUID; `None` for the reference.
-    pub(super) uuid: Option<String>,
+    pub(in crate::fleet) uuid: Option<String>,
     /// What it is claimed to be, and the kernels for that; `None` for the reference.
-    pub(super) model: Option<(Model, &'static Artifact)>,
+    pub(in crate::fleet) model: Option<(Model, &'static Artifact)>,
     /// The challenge of the first probe, and of each later one.
-    pub(super) probes: Vec<Challenge>,
+    pub(in crate::fleet) probes: Vec<Challenge>,
 }
 
 impl Issued {
@@ -65,7 +65,7 @@ impl Issued {
 
 /// Why a GPU has no proof.
 #[derive(Debug)]
-pub(super) enum GpuFailure {
+pub(in crate::fleet) enum GpuFailure {
     /// The runner, or the GPU, could not.
     Runner(runner::Error),
     /// The device is not what is claimed.
@@ -73,10 +73,10 @@ pub(super) enum GpuFailure {
 }
 
 /// What a GPU answered to each probe.
-pub(super) type Answers = Vec<(Challenge, Proof, Timings)>;
+pub(in crate::fleet) type Answers = Vec<(Challenge, Proof, Timings)>;
 
 /// The exchange of one try.
-pub(super) struct Proving<'s> {
+pub(in crate::fleet) struct Proving<'s> {
     session: &'s mut Session,
     provers: Vec<Prover>,
     watch: Option<RequestId>,
@@ -98,7 +98,7 @@ struct Prover {
 
 impl<'s> Proving<'s> {
     /// `issued` has the GPUs with their places.
-    pub(super) fn new(
+    pub(in crate::fleet) fn new(
         session: &'s mut Session,
         issued: Vec<(usize, Issued)>,
         watched: &'s mut Watched,
@@ -126,7 +126,7 @@ impl<'s> Proving<'s> {
     ///
     /// # Errors
     /// The session is of no more use, and no GPU has an answer.
-    pub(super) async fn run(
+    pub(in crate::fleet) async fn run(
         mut self,
         moments: &[Duration],
     ) -> Result<Vec<Result<Answers, GpuFailure>>, runner::Error> {

@@ -36,47 +36,47 @@ pub struct GpuName {
 
 /// A GPU that is challenged.
 #[derive(Debug, Clone)]
-pub(super) struct Target {
-    pub(super) gpu: GpuName,
-    pub(super) raw_uuid: [u8; 16],
-    pub(super) model: Model,
-    pub(super) source: ModelSource,
-    pub(super) kernels: &'static Artifact,
+pub(in crate::fleet) struct Target {
+    pub(in crate::fleet) gpu: GpuName,
+    pub(in crate::fleet) raw_uuid: [u8; 16],
+    pub(in crate::fleet) model: Model,
+    pub(in crate::fleet) source: ModelSource,
+    pub(in crate::fleet) kernels: &'static Artifact,
 }
 
 /// A GPU that cannot be challenged.
 #[derive(Debug, Clone)]
-pub(super) struct Unfit {
-    pub(super) gpu: GpuName,
-    pub(super) reason: Reason,
-    pub(super) message: String,
-    pub(super) hint: Option<String>,
+pub(in crate::fleet) struct Unfit {
+    pub(in crate::fleet) gpu: GpuName,
+    pub(in crate::fleet) reason: Reason,
+    pub(in crate::fleet) message: String,
+    pub(in crate::fleet) hint: Option<String>,
     /// Set where this is a judgement and no accident.
-    pub(super) failed: Option<CheckRow>,
+    pub(in crate::fleet) failed: Option<CheckRow>,
 }
 
 /// What is to be done on a host.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Plan {
-    pub(super) targets: Vec<Target>,
-    pub(super) unfit: Vec<Unfit>,
+pub(in crate::fleet) struct Plan {
+    pub(in crate::fleet) targets: Vec<Target>,
+    pub(in crate::fleet) unfit: Vec<Unfit>,
     /// What the host as a whole was found to be.
-    pub(super) checks: Vec<CheckRow>,
+    pub(in crate::fleet) checks: Vec<CheckRow>,
 }
 
 /// What is wanted of a host.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wanted<'w> {
-    pub(super) claim: Option<&'w GpuClaim>,
+pub(in crate::fleet) struct Wanted<'w> {
+    pub(in crate::fleet) claim: Option<&'w GpuClaim>,
     /// UUIDs; none are all.
-    pub(super) gpus: &'w [String],
-    pub(super) table: &'w ModelTable,
+    pub(in crate::fleet) gpus: &'w [String],
+    pub(in crate::fleet) table: &'w ModelTable,
     /// Where the table is from, for messages.
-    pub(super) table_name: &'w str,
+    pub(in crate::fleet) table_name: &'w str,
 }
 
 /// Chooses the GPUs and what each is taken for.
-pub(super) fn plan(facts: &HostFacts, wanted: &Wanted<'_>) -> Result<Plan, VerifyError> {
+pub(in crate::fleet) fn plan(facts: &HostFacts, wanted: &Wanted<'_>) -> Result<Plan, VerifyError> {
     match &facts.gpus.driver {
         DriverState::Present { .. } => {}
         DriverState::NoDriver { message } => return Err(no_driver(printable(message))),

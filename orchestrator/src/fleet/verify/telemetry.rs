@@ -77,7 +77,7 @@ fn widen(span: &mut Option<Span>, value: Option<u64>) {
 
 /// All GPUs that are watched, by UUID.
 #[derive(Debug, Default)]
-pub(super) struct Watched(BTreeMap<String, Observed>);
+pub(in crate::fleet) struct Watched(BTreeMap<String, Observed>);
 
 impl Watched {
     /// Watches these GPUs and no others: what a host invents beside them takes no memory.

@@ -152,6 +152,21 @@ impl Running {
         rustix::process::kill_process(self.pid, signal).unwrap();
     }
 
+    /// Its process.
+    pub fn id(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        self.ended.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// How many bytes it has written to standard output so far.
+    pub fn written_bytes(&self) -> u64 {
+        fs::metadata(self.output.path().join("out")).unwrap().len()
+    }
+
     /// What it has written so far: standard output and standard error.
     pub fn written(&self) -> (String, String) {
         let read = |name| {

@@ -80,7 +80,7 @@ fn after_the_marker(acts: impl Fn() -> Vec<Act> + Send + Sync + 'static) -> Host
 }
 
 /// A host that says it has the runner, which then says this.
-fn with_runner(acts: impl Fn() -> Vec<Act> + Send + Sync + 'static) -> Hostility {
+pub fn with_runner(acts: impl Fn() -> Vec<Act> + Send + Sync + 'static) -> Hostility {
     after_the_marker(move || {
         let mut all = vec![Act::Write(Stream::Out, b"state=ready\nend\n".to_vec())];
         all.extend(acts());
@@ -190,7 +190,7 @@ async fn runners_that_lie_from_the_start() {
 }
 
 /// Puts the right build into a hello, so that the lie after it is reached.
-fn honest_build(mut bytes: Vec<u8>) -> Vec<u8> {
+pub fn honest_build(mut bytes: Vec<u8>) -> Vec<u8> {
     let ours = sha256(&std::fs::read(runner()).unwrap());
     let zeros = "0".repeat(64);
     let at = bytes.windows(64).position(|window| window == zeros.as_bytes()).unwrap();

@@ -10,7 +10,7 @@ use russh::{ChannelWriteHalf, Sig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 
-use super::{Act, Seen, Stream, next_request};
+use super::{Act, Seen, Stream, next_message, next_request};
 
 /// Lines on stdout without end.
 pub fn endless_stdout() -> Vec<Act> {
@@ -139,6 +139,19 @@ impl Running {
                         Some(id) => self.write(Stream::Out, &reply(id)).await,
                         None => Err(()),
                     }
+                }
+                Act::Talk(begin) => {
+                    let mut answer = begin();
+                    let mut said = Ok(());
+                    while let Some(message) =
+                        next_message(&mut self.stdin, &mut decoder, &mut unread).await
+                    {
+                        said = self.write(Stream::Out, &answer(message)).await;
+                        if said.is_err() {
+                            break;
+                        }
+                    }
+                    said
                 }
                 Act::ReadAll => {
                     while self.stdin.recv().await.is_some() {}

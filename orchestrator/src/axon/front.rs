@@ -1,0 +1,210 @@
+//! The way of one request, from its head to its answer.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::Request;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::CONTENT_LENGTH;
+use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::answer::{Answering, Built, Refusal};
+use super::auth::{AuthError, Bounds, Claim, Scheme, Signed};
+use super::limits::Limiter;
+use super::replay::{Replay, now_ns};
+use super::routes::{Call, Found, Route};
+use super::{AxonContext, party, ping};
+use crate::hotkey::Hotkey;
+
+/// What all requests share.
+pub struct Front {
+    context: AxonContext,
+    replay: Replay,
+    uuid: String,
+    per_address: Limiter<IpAddr>,
+    per_hotkey: Limiter<Hotkey>,
+    sessions: Semaphore,
+    large_bodies: Semaphore,
+}
+
+/// A stated length up to which a body is read without asking. Every connection may have one of these,
+/// so that strangers who send theirs slowly take no place away from anybody.
+const SMALL_BODY: usize = 16 * 1024;
+
+/// What is known of a request so far.
+struct Progress {
+    scheme: Option<Scheme>,
+    sender: Option<Hotkey>,
+}
+
+impl Front {
+    pub fn new(mut context: AxonContext, replay: Replay, uuid: String) -> Self {
+        context.routes = context.routes.with(ping::route(context.pair.hotkey()));
+        Self {
+            per_address: Limiter::new(context.limits.per_address),
+            per_hotkey: Limiter::new(context.limits.per_hotkey),
+            sessions: Semaphore::new(context.limits.sessions),
+            large_bodies: Semaphore::new(context.limits.large_bodies),
+            context,
+            replay,
+            uuid,
+        }
+    }
+
+    /// Answers a request. Cancel safety: it may be dropped at any await when the caller has gone; a
+    /// nonce that was spent stays spent.
+    pub async fn answer(self: Arc<Self>, address: IpAddr, request: Request<Incoming>) -> Built {
+        let began = Instant::now();
+        let (head, body) = request.into_parts();
+        let mut progress = Progress { scheme: Claim::scheme(&head.headers), sender: None };
+        let result = self.work(&head, body, address, &mut progress).await;
+        let path = head.uri.path();
+        // A synapse stands alone after the slash; who calls one without a header is answered as one.
+        let name = path.trim_start_matches('/');
+        let scheme = progress.scheme.or((!path.starts_with("/v1/")).then_some(Scheme::Legacy));
+        let answering = Answering {
+            pair: &self.context.pair,
+            uuid: &self.uuid,
+            scheme: scheme.or(Some(Scheme::Btauth)),
+            sender: progress.sender,
+            elapsed: began.elapsed(),
+            name,
+            headers: &head.headers,
+        };
+        match result {
+            Ok((request, answer)) => answering.success(&request, &answer),
+            Err(refusal) => {
+                tracing::debug!(%address, path, code = refusal.code, "refused");
+                answering.refusal(&refusal)
+            }
+        }
+    }
+
+    async fn work(
+        &self,
+        head: &hyper::http::request::Parts,
+        body: Incoming,
+        address: IpAddr,
+        progress: &mut Progress,
+    ) -> Result<(Bytes, Map<String, Value>), Refusal> {
+        if !self.per_address.allows(&party(address)) {
+            return Err(Refusal::rate("address"));
+        }
+        let route = match self.context.routes.find(&head.method, head.uri.path()) {
+            Found::Route(route) => route,
+            Found::Method => return Err(Refusal::method()),
+            Found::Nothing => return Err(Refusal::unknown()),
+        };
+        let claim = self.claim(head, progress.scheme)?;
+        let body = self.body(head, body).await?;
+        let sender = self.prove(head, &claim, &body, &route).await?;
+        progress.sender = Some(sender);
+        self.admit(sender)?;
+        let _session = self.sessions.try_acquire().map_err(|_| Refusal::busy())?;
+        self.spend(&claim).await?;
+        let limit = self.context.limits.request_timeout;
+        let call = Call {
+            hotkey: sender,
+            scheme: claim.is_of(),
+            address,
+            body: fields(&body)?,
+            query: head.uri.query().map(str::to_owned),
+            timeout: claim
+                .patience()
+                .filter(|patience| !patience.is_zero())
+                .unwrap_or(limit)
+                .min(limit),
+        };
+        let patience = call.timeout;
+        match timeout(patience, (route.handler)(call)).await {
+            Ok(answer) => answer.map(|answer| (body, answer)),
+            Err(_) => Err(Refusal::too_slow()),
+        }
+    }
+
+    /// The cheap checks of the head.
+    fn claim(
+        &self,
+        head: &hyper::http::request::Parts,
+        scheme: Option<Scheme>,
+    ) -> Result<Claim, Refusal> {
+        let scheme = scheme.ok_or(AuthError::Malformed("the request is not signed"))?;
+        let receiver = self.context.pair.hotkey();
+        let bounds = Bounds { receiver, now: now_ns(), floor: self.replay.floor() };
+        Ok(Claim::read(scheme, &head.headers, &bounds)?)
+    }
+
+    async fn body(
+        &self,
+        head: &hyper::http::request::Parts,
+        body: Incoming,
+    ) -> Result<Bytes, Refusal> {
+        let limits = &self.context.limits;
+        let stated = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+        let stated: Option<usize> = stated.and_then(|text| text.parse().ok());
+        if stated.is_some_and(|length| length > limits.body_bytes) {
+            return Err(Refusal::too_large());
+        }
+        let _place = match stated {
+            Some(length) if length <= SMALL_BODY => None,
+            _ => Some(self.large_bodies.try_acquire().map_err(|_| Refusal::busy())?),
+        };
+        let read = Limited::new(body, limits.body_bytes).collect();
+        match timeout(limits.body_timeout, read).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::too_large()),
+            Ok(Err(_)) => Err(Refusal::bad_request("the body broke off")),
+            Err(_) => Err(Refusal::too_slow()),
+        }
+    }
+
+    async fn prove(
+        &self,
+        head: &hyper::http::request::Parts,
+        claim: &Claim,
+        body: &[u8],
+        route: &Route,
+    ) -> Result<Hotkey, Refusal> {
+        let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+        let method = head.method.as_str();
+        let (synapse, hash_fields) = (route.synapse, route.hash_fields);
+        let signed = Signed { method, target, body, synapse, hash_fields };
+        let sender = claim.verify(&signed)?;
+        // A signature is a tenth of a millisecond of work: others on this thread come in between.
+        tokio::task::yield_now().await;
+        Ok(sender)
+    }
+
+    /// Whether the proven sender may call, and now.
+    fn admit(&self, sender: Hotkey) -> Result<(), Refusal> {
+        self.context.admission.admit(&sender).map_err(Refusal::denied)?;
+        if self.per_hotkey.allows(&sender) { Ok(()) } else { Err(Refusal::rate("hotkey")) }
+    }
+
+    /// Whether the nonce is new. Last of all: the journal is written for those alone who are admitted
+    /// and served, and who is told to come again later may do so with the same request.
+    async fn spend(&self, claim: &Claim) -> Result<(), Refusal> {
+        match self.replay.spend(claim.is_of(), claim.replay_key(), claim.nonce()).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(AuthError::Replayed.into()),
+            Err(_) => Err(Refusal::journal()),
+        }
+    }
+
+    /// Time for running requests to end.
+    pub fn drain(&self) -> Duration {
+        self.context.limits.drain_timeout
+    }
+}
+
+/// The body as fields; none at all is an empty object.
+fn fields(body: &[u8]) -> Result<Map<String, Value>, Refusal> {
+    if body.is_empty() {
+        return Ok(Map::new());
+    }
+    serde_json::from_slice(body).map_err(|_| Refusal::bad_request("the body is no JSON object"))
+}

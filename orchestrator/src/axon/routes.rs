@@ -1,0 +1,104 @@
+//! What can be called: synapses (`POST /<Name>`) and plain paths (`/v1/...`), with one kind of handler.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use hyper::Method;
+use serde_json::{Map, Value};
+
+use super::answer::Refusal;
+use super::auth::Scheme;
+use crate::hotkey::Hotkey;
+
+/// A request whose sender is proven and admitted.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// Who asks.
+    pub hotkey: Hotkey,
+    /// By which scheme.
+    pub scheme: Scheme,
+    /// From which address.
+    pub address: IpAddr,
+    /// The fields of the body; of a synapse the SDK's own fields are among them.
+    pub body: Map<String, Value>,
+    /// What stands behind `?`, not decoded.
+    pub query: Option<String>,
+    /// When the caller gives up. The handler is dropped then.
+    pub timeout: Duration,
+}
+
+/// The fields of the answer, or why there is none.
+pub type Answer = Result<Map<String, Value>, Refusal>;
+
+/// What answers a call. It may be dropped at any await: the caller has gone or its time is over.
+pub type Handler = Arc<dyn Fn(Call) -> BoxFuture<'static, Answer> + Send + Sync>;
+
+/// A handler of an async function.
+pub fn handler<F, A>(f: F) -> Handler
+where
+    F: Fn(Call) -> A + Send + Sync + 'static,
+    A: Future<Output = Answer> + Send + 'static,
+{
+    Arc::new(move |call| Box::pin(f(call)))
+}
+
+/// One thing that can be called.
+#[derive(Clone)]
+pub struct Route {
+    /// The name of the synapse's class: `POST /<name>`.
+    pub synapse: &'static str,
+    /// The fields that a legacy caller must have signed: its class states the same in
+    /// `required_hash_fields`, in this order. `name` binds the signature to the synapse; the legacy
+    /// scheme signs no path.
+    pub hash_fields: &'static [&'static str],
+    /// The method of the plain path.
+    pub method: Method,
+    /// The plain path.
+    pub path: &'static str,
+    /// What answers.
+    pub handler: Handler,
+}
+
+impl std::fmt::Debug for Route {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Route({} {}, /{})", self.method, self.path, self.synapse)
+    }
+}
+
+/// The table of routes.
+#[derive(Debug, Clone, Default)]
+pub struct Routes(HashMap<String, Arc<Route>>);
+
+/// Where a path leads.
+pub enum Found {
+    Route(Arc<Route>),
+    /// There is such a path with another method.
+    Method,
+    Nothing,
+}
+
+impl Routes {
+    /// No routes.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a route; one of the same synapse or path is replaced.
+    #[must_use]
+    pub fn with(mut self, route: Route) -> Self {
+        let route = Arc::new(route);
+        self.0.insert(format!("/{}", route.synapse), route.clone());
+        self.0.insert(route.path.to_owned(), route);
+        self
+    }
+
+    pub(super) fn find(&self, method: &Method, path: &str) -> Found {
+        let Some(route) = self.0.get(path) else { return Found::Nothing };
+        let wanted = if path == route.path { &route.method } else { &Method::POST };
+        if method == wanted { Found::Route(route.clone()) } else { Found::Method }
+    }
+}

@@ -1,0 +1,141 @@
+//! Why an engine did not do what it was asked.
+
+use super::dial::DialError;
+use crate::printable::printable;
+use crate::reason::Reason;
+
+/// Why an engine did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no stream to it.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The exchange broke off or was no HTTP.
+    #[error("cannot {operation}")]
+    Http {
+        /// What was being done.
+        operation: &'static str,
+        /// What went wrong.
+        source: hyper::Error,
+    },
+    /// A stream of output broke off.
+    #[error("cannot {operation}")]
+    Stream {
+        /// What was being done.
+        operation: &'static str,
+        /// What went wrong.
+        source: std::io::Error,
+    },
+    /// The engine said no.
+    #[error("cannot {operation}: {message}")]
+    Refused {
+        /// What was being done.
+        operation: &'static str,
+        /// The HTTP status.
+        status: u16,
+        /// The engine's words, cleaned.
+        message: String,
+    },
+    /// It answered something else than its interface says.
+    #[error("cannot {operation}: the engine's answer makes no sense: {detail}")]
+    Answer {
+        /// What was being done.
+        operation: &'static str,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// It answered too much.
+    #[error("cannot {operation}: the engine's answer is larger than {limit} bytes")]
+    TooLarge {
+        /// What was being done.
+        operation: &'static str,
+        /// The most that is taken.
+        limit: usize,
+    },
+    /// It did not answer.
+    #[error("cannot {operation}: the engine did not answer within {seconds} s")]
+    TimedOut {
+        /// What was being done.
+        operation: &'static str,
+        /// How long it had.
+        seconds: u64,
+    },
+    /// A pull failed in the middle.
+    #[error("cannot pull {image}: {message}")]
+    Pull {
+        /// The image.
+        image: String,
+        /// The engine's words, cleaned.
+        message: String,
+    },
+    /// `--pull never`, and the image is not there.
+    #[error("the image {0} is not on the host, and it was not to be pulled")]
+    ImageMissing(String),
+    /// A request could not be written; a value has characters that HTTP does not take.
+    #[error("cannot {operation}: a value cannot be sent")]
+    Request {
+        /// What was being done.
+        operation: &'static str,
+    },
+}
+
+impl Error {
+    /// The stable code.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Dial(error) => error.reason,
+            Self::Pull { .. } | Self::ImageMissing(_) => Reason::Image,
+            Self::TimedOut { .. } => Reason::Deadline,
+            Self::Refused { operation: "find the container", status: 404, .. } => Reason::Container,
+            Self::Request { .. } => Reason::Input,
+            _ => Reason::Docker,
+        }
+    }
+
+    /// What to do about it, where that is known.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let text = match self {
+            Self::Dial(error) => return error.hint.clone(),
+            Self::ImageMissing(_) => "leave --pull away, or load the image on the host",
+            Self::Pull { message, .. } if message.contains("denied") || message.contains("unauthorized") => {
+                "check the image's name, and give the registry's credentials with --registry-auth-file"
+            }
+            Self::Refused { message, .. } if message.contains("could not select device driver") => {
+                "install the NVIDIA Container Toolkit on the host and restart its engine"
+            }
+            Self::Refused { message, .. } if message.contains("is already in use by container") => {
+                "choose another --name, or remove the other container: orchestrator rm HOST/NAME"
+            }
+            Self::Refused { message, .. } if message.contains("port is already allocated") => {
+                "publish another port of the host"
+            }
+            _ => return None,
+        };
+        Some(text.to_owned())
+    }
+
+    /// Whether the engine says that there is no such thing.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Refused { status: 404, .. })
+    }
+
+    pub(super) fn refused(operation: &'static str, status: u16, body: &[u8]) -> Self {
+        #[derive(serde::Deserialize)]
+        struct Said {
+            message: String,
+        }
+        let text = match serde_json::from_slice::<Said>(body) {
+            Ok(said) => said.message,
+            Err(_) => String::from_utf8_lossy(body).into_owned(),
+        };
+        let mut message = printable(text.trim());
+        if message.is_empty() {
+            message = format!("HTTP status {status}");
+        }
+        Self::Refused { operation, status, message }
+    }
+}
