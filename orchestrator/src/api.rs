@@ -92,7 +92,7 @@ impl ApiState {
 type Route = (&'static str, fn() -> MethodRouter<ApiState>);
 
 /// Every route there is.
-const ROUTES: [Route; 17] = [
+const ROUTES: [Route; 18] = [
     ("/", || get(dashboard::page)),
     ("/dashboard.css", || get(dashboard::style)),
     ("/health", || get(health::ready)),
@@ -109,6 +109,7 @@ const ROUTES: [Route; 17] = [
     ("/api/v1/grants/{id}", || get(listings::grant)),
     ("/api/v1/sweeps", || get(listings::sweeps)),
     ("/api/v1/leases", || get(listings::leases)),
+    ("/api/v1/containers", || get(listings::containers)),
     ("/api/v1/events", || get(events::events)),
 ];
 

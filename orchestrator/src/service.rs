@@ -4,8 +4,14 @@
 //! went, and never gives up. All of them end with one token. What must *not* be here: printing, the
 //! environment, HTTP.
 
+mod admission;
+mod containers;
 mod grants;
 mod instance;
+mod validators;
 
+pub use admission::Doorkeeper;
+pub use containers::reconcile_containers;
 pub use grants::reconcile_all;
 pub use instance::{Instance, InstanceError};
+pub use validators::Validators;

@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 
 use super::paging::{Named, Page, Parameters};
 use super::{ApiState, Problem, ProblemCode, hosts};
-use crate::store::{GrantFilter, GrantRow, Lease, ProofRow, SweepRow};
+use crate::store::{GrantFilter, GrantRow, Lease, LeaseKind, ProofRow, SweepRow};
 
 /// `GET /api/v1/proofs`: the newest first.
 pub(super) async fn proofs(
@@ -76,5 +76,16 @@ pub(super) async fn leases(
 ) -> Result<Json<Page<Lease>>, Problem> {
     let named = Named::read(parameters, &["host"])?;
     let items = state.store().live_leases(named.host()?.as_ref()).await?;
+    Ok(Json(Page { items, next: None }))
+}
+
+/// `GET /api/v1/containers`: the leases that containers hold. No host is asked.
+pub(super) async fn containers(
+    State(state): State<ApiState>,
+    parameters: Parameters,
+) -> Result<Json<Page<Lease>>, Problem> {
+    let named = Named::read(parameters, &["host"])?;
+    let mut items = state.store().live_leases(named.host()?.as_ref()).await?;
+    items.retain(|lease| lease.kind == LeaseKind::Container);
     Ok(Json(Page { items, next: None }))
 }

@@ -61,6 +61,10 @@ impl Metrics {
         };
         drop(gathered);
         let mut out = Text { out: database, labels: &self.labels };
+        for (name, help, value) in crate::metrics::all() {
+            out.family(name, "counter", help);
+            out.sample(name, "", value);
+        }
         let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone();
         out.family("orchestrator_http_requests_total", "counter", "Requests to the operator API.");
         for ((method, route, status), count) in requests {

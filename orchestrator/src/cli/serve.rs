@@ -1,5 +1,7 @@
 //! `orchestrator serve`.
 
+mod front;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,24 +11,27 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use self::front::Front;
 use super::app::App;
 use super::config::{findings, tell};
 use super::failure::{Exit, Failure};
 use super::settings;
 use crate::api::{Access, ApiParts, ApiState, Health, ListenLimits, metrics_router, router};
+use crate::fleet::Fleet;
 use crate::fleet::sweep::{Pace, SweepOptions, SweepStatus, Sweeper, sweep_loop};
 use crate::host_spec::HostSpec;
 use crate::ids::HostName;
-use crate::service::{Instance, InstanceError, reconcile_all};
+use crate::runner::Artifact;
+use crate::service::{Doorkeeper, Instance, InstanceError, reconcile_all, reconcile_containers};
 use crate::store::{NewEvent, TrustedKey};
 
 /// Connections of the operator API at a time: a few people and their tools.
 const API_CONNECTIONS: usize = 256;
 
-/// Run as a service: operator API, dashboard, metrics, sweeps, and looking after grants
+/// Run as a service: for validators and the operator, with sweeps and the care for SSH grants
 ///
 /// Stops at SIGTERM or Ctrl-C, after open requests have ended. At SIGHUP it reads the
-/// configuration again and takes over log levels. One process serves a database; a second one
+/// configuration again and takes over log levels and `allowed_validators`. One process serves a database; a second one
 /// says who does and ends with exit status 6.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -55,6 +60,8 @@ pub async fn run(app: &App<'_>, args: Args) -> Result<Exit, Failure> {
     let sweeps = super::sweep::for_service(app, args.runner.as_deref())?;
     tell_undeployed(app).await?;
     let config = &app.config;
+    let (fleet, reachable) = watch::channel(None);
+    let front = Front::prepare(app, reachable).await?;
     let (host, port) = (config.operator_api.host, config.operator_api.port);
     let api = bind(host, port, "operator_api.port").await?;
     let state = ApiState::new(ApiParts {
@@ -73,6 +80,8 @@ pub async fn run(app: &App<'_>, args: Args) -> Result<Exit, Failure> {
         _ => None,
     };
     let addresses = json!({
+        "axon": front.as_ref().map(Front::addresses),
+        "hotkey": front.as_ref().map(Front::hotkey),
         "operator_api": address(&api.1),
         "metrics": metrics.as_ref().map(|(listener, _)| address(&listener.1)),
     });
@@ -83,8 +92,9 @@ pub async fn run(app: &App<'_>, args: Args) -> Result<Exit, Failure> {
     if let Some((listener, _)) = &metrics {
         app.report.note(&format!("metrics: http://{}", address(&listener.1)));
     }
-    if config.bittensor.skip_registration {
-        app.report.note("no chain: `skip_registration` is set");
+    if let Some(front) = &front {
+        let (hotkey, addresses) = (front.hotkey(), front.addresses().join(", "));
+        app.report.note(&format!("service for validators, as {hotkey}: {addresses}"));
     }
     let limits = ListenLimits { connections: API_CONNECTIONS };
     let serve_api = crate::api::serve(api.0, router(state), limits, app.cancel.clone());
@@ -106,9 +116,18 @@ pub async fn run(app: &App<'_>, args: Args) -> Result<Exit, Failure> {
         }
     };
     let grants = look_after_grants(app, &health);
-    let sweeps = sweep_again_and_again(app, sweeps, &health);
-    let ((), (), (), (), (), ()) =
-        tokio::join!(serve_api, serve_metrics, keep, grants, sweeps, reload_at_hangup(app));
+    let containers = look_after_containers(app, sweeps.artifact.clone(), &health);
+    let sweeps = sweep_again_and_again(app, sweeps, &fleet, &health);
+    let door = front.as_ref().map(|front| front.door.clone());
+    let reload = reload_at_hangup(app, door);
+    let validators = async {
+        if let Some(front) = front {
+            front.run(app, &health).await;
+        }
+    };
+    let care = async { tokio::join!(grants, containers, sweeps) };
+    let listening = async { tokio::join!(serve_api, serve_metrics, validators) };
+    let (_, _, (), ()) = tokio::join!(listening, care, keep, reload);
     store.append_events(&app.actor, &[event("serve.stopped")]).await?;
     instance.give_back().await;
     if lost {
@@ -117,6 +136,37 @@ pub async fn run(app: &App<'_>, args: Args) -> Result<Exit, Failure> {
     }
     app.report.note("stopped");
     Ok(Exit::Ok)
+}
+
+/// Ends containers whose time is over, again and again.
+async fn look_after_containers(
+    app: &App<'_>,
+    artifact: Arc<Artifact>,
+    health: &watch::Sender<Health>,
+) {
+    const NAME: &str = "containers";
+    let round = async || -> Result<Vec<String>, Failure> {
+        let records = app.store().await?.hosts().await?;
+        let specs: Vec<HostSpec> = records.into_iter().map(|record| record.spec).collect();
+        let fleet = Arc::new(app.fleet(&specs, false).await?);
+        Ok(reconcile_containers(&fleet, &specs, &artifact).await)
+    };
+    loop {
+        // Cancel safety: what was begun on a host is done by the next round, or the next service.
+        let done = tokio::select! {
+            done = round() => done,
+            () = app.cancel.cancelled() => return,
+        };
+        health.send_modify(|health| match &done {
+            Ok(failed) if failed.is_empty() => health.set(NAME, true, "looked after"),
+            Ok(failed) => {
+                let hosts = crate::fleet_file::range::compress(failed.iter().map(String::as_str));
+                health.set(NAME, false, format!("not looked after on {hosts}"));
+            }
+            Err(failure) => health.set(NAME, false, failure.what.clone()),
+        });
+        rest(app, app.config.executor_management.health_check_interval).await;
+    }
 }
 
 /// Says which executors of the configuration were never deployed to: nothing can be done on them.
@@ -144,6 +194,7 @@ const LOOK: Duration = Duration::from_secs(5);
 async fn sweep_again_and_again(
     app: &App<'_>,
     options: SweepOptions,
+    reachable: &watch::Sender<Option<Arc<Fleet>>>,
     health: &watch::Sender<Health>,
 ) {
     const NAME: &str = "sweeps";
@@ -162,6 +213,7 @@ async fn sweep_again_and_again(
                 continue;
             }
         };
+        reachable.send_replace(Some(fleet.clone()));
         let round = app.cancel.child_token();
         let (sender, mut status) = watch::channel(SweepStatus::default());
         let specs = known.0.clone();
@@ -254,7 +306,7 @@ async fn look_after_grants(app: &App<'_>, health: &watch::Sender<Health>) {
 }
 
 /// Reads the configuration again at each SIGHUP. One that is wrong changes nothing.
-async fn reload_at_hangup(app: &App<'_>) {
+async fn reload_at_hangup(app: &App<'_>, door: Option<Doorkeeper>) {
     use tokio::signal::unix::{SignalKind, signal};
     let Ok(mut hangup) = signal(SignalKind::hangup()) else {
         tracing::error!("cannot listen for SIGHUP");
@@ -269,7 +321,12 @@ async fn reload_at_hangup(app: &App<'_>) {
         match settings::read(app.config_file.clone(), &app.environment.home) {
             Ok(settings) => {
                 app.logs.reload(&settings.config().logging);
-                tracing::info!("the configuration was read again: log levels were taken over");
+                if let Some(door) = &door {
+                    door.allow(front::allowed(settings.config()));
+                }
+                tracing::info!(
+                    "the configuration was read again: log levels and allowed validators were taken over"
+                );
             }
             Err(failure) => {
                 let cause = failure.source.as_ref().map(ToString::to_string).unwrap_or_default();

@@ -19,6 +19,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const EVERYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
+use crate::hotkey::Hotkey;
+
 /// Longer than any request or login takes, and short enough that a mistyped unit is noticed.
 const WAIT: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(600);
 
@@ -279,7 +281,7 @@ fn security(keys: &Keys<'_, '_>) -> SecurityConfig {
         ca_cert_path: keys.path("ca_cert_path"),
         jwt_secret: keys.secret("jwt_secret", "jwt_secret_file", "ORCHESTRATOR_JWT_SECRET"),
         token_expiration: keys.seconds("token_expiration", SECOND * 60..=DAY * 366, HOUR),
-        allowed_validators: keys.texts("allowed_validators", &[]),
+        allowed_validators: hotkeys(keys),
     };
     keys.only("verify_signatures", true, "a request without a valid signature is never answered");
     let missing = match &config {
@@ -294,6 +296,19 @@ fn security(keys: &Keys<'_, '_>) -> SecurityConfig {
         keys.problems().error(span, format!("[security] asks for TLS and has no {missing}"));
     }
     config
+}
+
+fn hotkeys(keys: &Keys<'_, '_>) -> Vec<String> {
+    let texts = keys.texts("allowed_validators", &[]);
+    for text in &texts {
+        if let Err(error) = Hotkey::parse(text) {
+            let span = keys.section().map(|section| section.key_span("allowed_validators"));
+            let message =
+                format!("`allowed_validators`: {text:?}: {error}");
+            keys.problems().error(span.unwrap_or_default(), message);
+        }
+    }
+    texts
 }
 
 fn logging(keys: &Keys<'_, '_>) -> LoggingConfig {
@@ -422,6 +437,15 @@ fn remote_path(text: &str) -> Result<String, String> {
     }
 }
 
+fn hotkey(text: &str) -> Result<Option<String>, String> {
+    match text {
+        "" => Ok(None),
+        text => Hotkey::parse(text)
+            .map(|_| Some(text.to_owned()))
+            .map_err(|error| format!("{text:?}: {error}")),
+    }
+}
+
 fn validator_assignment(keys: &Keys<'_, '_>) -> ValidatorAssignment {
     let strategies = [
         ("highest_stake", Strategy::HighestStake),
@@ -433,7 +457,7 @@ fn validator_assignment(keys: &Keys<'_, '_>) -> ValidatorAssignment {
         enabled: keys.flag("enabled", true),
         strategy: keys.choice("strategy", &strategies, "highest_stake", Strategy::HighestStake),
         min_stake_rao: keys.tao("min_stake_threshold", 6000),
-        validator_hotkey: keys.optional("validator_hotkey"),
+        validator_hotkey: keys.parsed("validator_hotkey", "", false, hotkey, || None),
     };
     if config.strategy == Strategy::Fixed && config.validator_hotkey.is_none() {
         let span = keys.section().map(|section| section.key_span("strategy")).unwrap_or_default();

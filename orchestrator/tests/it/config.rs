@@ -105,6 +105,12 @@ fn changed(key: &str, value: &str) -> String {
     match (key, value) {
         ("external_ip", _) => "\"203.0.113.7\"".to_owned(),
         ("executors", _) => "[{ host = \"10.0.0.1\" }]".to_owned(),
+        ("allowed_validators", _) => {
+            "[\"5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY\"]".to_owned()
+        }
+        ("validator_hotkey", _) => {
+            "\"5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY\"".to_owned()
+        }
         (_, "[]") => "[\"x\"]".to_owned(),
         ("default_session_duration", _) => "\"17m\"".to_owned(),
         ("max_session_duration", _) => "\"2h\"".to_owned(),
