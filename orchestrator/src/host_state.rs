@@ -137,13 +137,74 @@ mod tests {
 
     /// One row for each state, one column for each event in the order of `EVENTS`.
     const TABLE: [(HostState, [HostState; 9]); 7] = [
-        (Unknown, [Ready, Degraded, Unreachable, Unknown, Leased, Unknown, Quarantined, Draining, Unknown]),
+        (
+            Unknown,
+            [
+                Ready,
+                Degraded,
+                Unreachable,
+                Unknown,
+                Leased,
+                Unknown,
+                Quarantined,
+                Draining,
+                Unknown,
+            ],
+        ),
         (Ready, [Ready, Degraded, Unreachable, Ready, Leased, Ready, Quarantined, Draining, Ready]),
-        (Leased, [Leased, Leased, Unreachable, Leased, Leased, Ready, Quarantined, Draining, Leased]),
-        (Degraded, [Ready, Degraded, Unreachable, Degraded, Leased, Degraded, Quarantined, Draining, Degraded]),
-        (Unreachable, [Ready, Degraded, Unreachable, Unreachable, Leased, Unreachable, Quarantined, Draining, Unreachable]),
-        (Quarantined, [Quarantined, Quarantined, Quarantined, Quarantined, Quarantined, Quarantined, Quarantined, Draining, Unknown]),
-        (Draining, [Draining, Draining, Draining, Draining, Draining, Draining, Draining, Draining, Unknown]),
+        (
+            Leased,
+            [Leased, Leased, Unreachable, Leased, Leased, Ready, Quarantined, Draining, Leased],
+        ),
+        (
+            Degraded,
+            [
+                Ready,
+                Degraded,
+                Unreachable,
+                Degraded,
+                Leased,
+                Degraded,
+                Quarantined,
+                Draining,
+                Degraded,
+            ],
+        ),
+        (
+            Unreachable,
+            [
+                Ready,
+                Degraded,
+                Unreachable,
+                Unreachable,
+                Leased,
+                Unreachable,
+                Quarantined,
+                Draining,
+                Unreachable,
+            ],
+        ),
+        (
+            Quarantined,
+            [
+                Quarantined,
+                Quarantined,
+                Quarantined,
+                Quarantined,
+                Quarantined,
+                Quarantined,
+                Quarantined,
+                Draining,
+                Unknown,
+            ],
+        ),
+        (
+            Draining,
+            [
+                Draining, Draining, Draining, Draining, Draining, Draining, Draining, Draining,
+                Unknown,
+            ],
+        ),
     ];
 
     #[test]

@@ -143,11 +143,7 @@ mod tests {
         let body: serde_json::Value = serde_json::from_str(&body).unwrap();
         assert_eq!(body["t"], example().subject());
         assert_eq!(body["l"].as_array().unwrap().len(), 4);
-        for bad in [
-            "{{ nothing }}",
-            "{% for x in",
-            "{\"t\": {{ subject }}}",
-        ] {
+        for bad in ["{{ nothing }}", "{% for x in", "{\"t\": {{ subject }}}"] {
             assert!(templated(bad, &example()).is_err(), "{bad}");
         }
     }

@@ -235,11 +235,10 @@ fn secret_url(
     folder: &Path,
     variable: &impl Fn(&str) -> Option<OsString>,
 ) -> Result<Option<SecretUrl>, ChannelError> {
-    let from_variable = (!name.is_empty())
-        .then(|| variable(name))
-        .flatten()
-        .filter(|value| !value.is_empty())
-        .map(|value| (Zeroizing::new(value.to_string_lossy().into_owned()), format!("${name}")));
+    let from_variable =
+        (!name.is_empty()).then(|| variable(name)).flatten().filter(|value| !value.is_empty()).map(
+            |value| (Zeroizing::new(value.to_string_lossy().into_owned()), format!("${name}")),
+        );
     let (text, place) = match from_variable {
         Some(found) => found,
         None if file.is_empty() => return Ok(None),
@@ -273,7 +272,6 @@ fn template(file: &str, folder: &Path) -> Result<Option<String>, ChannelError> {
     }
     let text = std::fs::read_to_string(&path).map_err(failed)?;
     // Better known now than when a host is lost.
-    body::templated(&text, &body::example())
-        .map_err(|why| ChannelError::Template { path, why })?;
+    body::templated(&text, &body::example()).map_err(|why| ChannelError::Template { path, why })?;
     Ok(Some(text))
 }

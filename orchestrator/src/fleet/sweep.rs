@@ -93,12 +93,7 @@ impl Sweeper {
     /// A sweeper of these hosts. With `keep`, connections stay open after a pass, so that the next
     /// look at a host costs a channel and no handshake.
     #[must_use]
-    pub fn new(
-        fleet: Arc<Fleet>,
-        specs: Vec<HostSpec>,
-        options: SweepOptions,
-        keep: bool,
-    ) -> Self {
+    pub fn new(fleet: Arc<Fleet>, specs: Vec<HostSpec>, options: SweepOptions, keep: bool) -> Self {
         let proofs = Arc::new(Semaphore::new(PROOFS_AT_A_TIME));
         let (options, connections) = (Arc::new(options), HashMap::new());
         let mut sweeper = Self { fleet, options, specs: Vec::new(), connections, keep, proofs };
@@ -150,8 +145,7 @@ impl Sweeper {
         let started = Instant::now();
         let deadline = started + self.options.timeout;
         let store = &self.fleet.store;
-        let proofs_since =
-            now_ms().saturating_sub(millis(self.options.config.history));
+        let proofs_since = now_ms().saturating_sub(millis(self.options.config.history));
         let mut known = store.sweep_knowledge(proofs_since).await?;
         let sweep = store.begin_sweep(&self.fleet.actor, self.specs.len()).await?;
         let mut turns: Vec<(HostSpec, HostKnowledge)> = self

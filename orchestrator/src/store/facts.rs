@@ -53,12 +53,28 @@ pub(super) async fn insert(
     taken_ms: i64,
     facts: &HostFacts,
 ) -> Result<(), Error> {
+    insert_sized(tx, host, taken_ms, facts, usize::MAX).await
+}
+
+/// As [`insert`], unless the document is larger than `most` bytes.
+pub(super) async fn insert_sized(
+    tx: &mut Transaction<'_, Sqlite>,
+    host: &HostName,
+    taken_ms: i64,
+    facts: &HostFacts,
+    most: usize,
+) -> Result<(), Error> {
     let operation = "record the facts of a host";
+    let json = serde_json::to_string(facts).map_err(document(operation))?;
+    if json.len() > most {
+        tracing::warn!(%host, bytes = json.len(), "the facts are too large to be kept");
+        return Ok(());
+    }
     sqlx::query("INSERT INTO facts (id, host, taken_ms, facts_json) VALUES (?, ?, ?, ?)")
         .bind(new_id()?)
         .bind(host.as_str())
         .bind(taken_ms)
-        .bind(serde_json::to_string(facts).map_err(document(operation))?)
+        .bind(json)
         .execute(&mut **tx)
         .await
         .map_err(statement(operation))?;

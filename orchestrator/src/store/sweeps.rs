@@ -22,6 +22,10 @@ pub use outbox::{AlertRow, HostChange};
 pub use passes::{FindingRow, ProbeRow, SweepCounts, SweepRow};
 pub(super) use proof_times::insert as insert_proof_time;
 
+/// The largest facts that a sweep keeps, as a JSON document: those of 16 GPUs are some 40 KiB, and a
+/// host that says something else at each sweep must not fill the disk.
+const MAX_FACTS_BYTES: usize = 512 * 1024;
+
 /// What is known of a host when a sweep begins.
 #[derive(Debug, Clone)]
 pub struct HostKnowledge {
@@ -267,7 +271,7 @@ async fn record_host(
         put_passport(tx, name, now, passport).await?;
     }
     if let Some(found) = &host.facts {
-        facts::insert(tx, &host.spec.name, now, found).await?;
+        facts::insert_sized(tx, &host.spec.name, now, found, MAX_FACTS_BYTES).await?;
     }
     if before != after {
         events.push(NewEvent {
@@ -401,10 +405,7 @@ pub(super) async fn put_passport(
 }
 
 /// Forgets what sweeps remember of a host, within the caller's transaction.
-pub(super) async fn forget(
-    tx: &mut Transaction<'_, Sqlite>,
-    host: &HostName,
-) -> Result<(), Error> {
+pub(super) async fn forget(tx: &mut Transaction<'_, Sqlite>, host: &HostName) -> Result<(), Error> {
     let operation = "forget what sweeps remember of a host";
     for query in [
         "DELETE FROM passports WHERE host = ?",

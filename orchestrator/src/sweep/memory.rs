@@ -75,9 +75,10 @@ impl HostMemory {
     /// Whether another repair of this kind is within the limit.
     #[must_use]
     pub fn may_repair(&self, repair: Repair, now_ms: i64, window_ms: i64, attempts: u32) -> bool {
-        let recent = self.repairs.iter().filter(|mark| {
-            mark.repair == repair && mark.at_ms > now_ms.saturating_sub(window_ms)
-        });
+        let recent = self
+            .repairs
+            .iter()
+            .filter(|mark| mark.repair == repair && mark.at_ms > now_ms.saturating_sub(window_ms));
         recent.count() < usize::try_from(attempts).unwrap_or(usize::MAX)
     }
 

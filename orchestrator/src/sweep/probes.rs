@@ -16,6 +16,10 @@ use super::{Finding, HostMemory, Passport};
 use crate::config::SweepConfig;
 use crate::reason::Reason;
 
+/// The most findings of one look: a host that makes up its disks and errors anew each time must not
+/// fill the database. Nobody reads as many.
+const MOST_FINDINGS: usize = 100;
+
 /// One look at a host.
 #[derive(Debug, Clone)]
 pub struct Probed {
@@ -95,6 +99,7 @@ pub fn judge(
     found.sort_by(|a, b| b.severity.cmp(&a.severity).then_with(|| a.key().cmp(&b.key())));
     // Two sources may say the same of the same thing; the first is the more severe.
     found.dedup_by(|b, a| a.key() == b.key());
+    found.truncate(MOST_FINDINGS);
     found
 }
 

@@ -33,5 +33,6 @@ mod ssh_trust;
 mod sshd;
 mod store;
 mod test_chain;
+mod sweep;
 mod verify;
 mod wallet;

@@ -231,9 +231,7 @@ where
 {
     #[derive(Deserialize)]
     #[serde(transparent)]
-    struct List(
-        #[serde(deserialize_with = "bounded::list::<MAX_XID_ERRORS, _, _>")] Vec<XidError>,
-    );
+    struct List(#[serde(deserialize_with = "bounded::list::<MAX_XID_ERRORS, _, _>")] Vec<XidError>);
     Ok(Option::<List>::deserialize(deserializer)?.map(|list| list.0))
 }
 

@@ -11,6 +11,8 @@
  *   crash      the process dies in nvmlInit_v2
  *   hang       nvmlInit_v2 never returns; see hang()
  *   hang_late  the first sample is answered, the second never
+ *   one        the first device alone
+ *   swapped    another device in the place of the second
  *   old        a driver before R510: no nvmlDeviceGetMemoryInfo_v2
  *
  * Without FAKE_NVML it shows the devices of the fake libcuda, as fake_gpus.h reads them.
@@ -117,7 +119,8 @@ nvmlReturn_t nvmlSystemGetProcessName(unsigned pid, char *v, unsigned n) {
 
 nvmlReturn_t nvmlDeviceGetCount_v2(unsigned *count) {
     struct fake_gpu list[FAKE_MAX_GPUS];
-    return number(getenv("FAKE_NVML") ? 2 : (unsigned)fake_gpus(list), count);
+    if (!getenv("FAKE_NVML")) return number((unsigned)fake_gpus(list), count);
+    return number(mode("one") ? 1 : 2, count);
 }
 nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned index, device_t **device) {
     unsigned count;
@@ -129,6 +132,7 @@ nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned index, device_t **device) {
 }
 nvmlReturn_t nvmlDeviceGetUUID(device_t *d, char *v, unsigned n) {
     if (shared(d)) return text(shared(d)->uuid, v, n);
+    if (mode("swapped") && little(d)) return text("GPU-33333333-0000-0000-0000-000000000003", v, n);
     return text(little(d) ? "GPU-22222222-0000-0000-0000-000000000002"
                           : "GPU-11111111-0000-0000-0000-000000000001", v, n);
 }

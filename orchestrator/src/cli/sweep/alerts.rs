@@ -46,7 +46,8 @@ pub async fn tell(app: &App<'_>, fleet: &Fleet, report: &SweepReport, channels: 
             }
             if delivery.given_up > 0 {
                 let count = delivery.given_up;
-                app.report.warning(&format!("{count} alerts were never delivered and are given up"));
+                app.report
+                    .warning(&format!("{count} alerts were never delivered and are given up"));
             }
         }
         Ok(Err(error)) => app.report.warning(&format!("cannot tell what changed: {error}")),

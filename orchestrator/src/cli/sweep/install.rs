@@ -374,6 +374,9 @@ mod tests {
         let whole = format!("{rest}{block}");
         assert_eq!(without_block(&whole), rest);
         assert_eq!(without_block(rest), rest);
-        assert_eq!(without_block(&format!("{whole}5 5 * * * true\n")), format!("{rest}5 5 * * * true\n"));
+        assert_eq!(
+            without_block(&format!("{whole}5 5 * * * true\n")),
+            format!("{rest}5 5 * * * true\n")
+        );
     }
 }

@@ -279,9 +279,10 @@ impl Visit {
                 (true, true)
             }
         };
-        let worst = findings.iter().zip(&done.confirmed).find(|(finding, sure)| {
-            **sure && finding.severity >= Severity::Warning
-        });
+        let worst = findings
+            .iter()
+            .zip(&done.confirmed)
+            .find(|(finding, sure)| **sure && finding.severity >= Severity::Warning);
         let (reason, message) = match worst {
             Some((finding, _)) => (Some(finding.code), trouble_of(finding).1),
             None => (None, String::new()),
@@ -336,7 +337,9 @@ fn remember(
         .gpus
         .devices
         .iter()
-        .filter_map(|gpu| Some((gpu.uuid.clone(), gpu.ecc.corrected_lifetime?)))
+        .filter_map(|gpu| {
+            Some((crate::printable::printable(&gpu.uuid), gpu.ecc.corrected_lifetime?))
+        })
         .collect();
     memory.note_ecc(now_ms, &counts);
 }

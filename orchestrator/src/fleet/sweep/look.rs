@@ -47,12 +47,27 @@ pub(super) async fn look(
     upload: bool,
     progress: &Progress,
 ) -> Look {
-    let connection = match connections.get(Lane::Control).await {
+    let connect = async || {
+        let connection = connections.get(Lane::Control).await;
+        connection.map_err(|error| Look::failed(error.reason(), false, &whole(&error)))
+    };
+    let mut connection = match connect().await {
         Ok(connection) => connection,
-        Err(error) => return Look::failed(error.reason(), false, &whole(&error)),
+        Err(look) => return look,
     };
     progress.connected.store(true, Ordering::Relaxed);
-    match ask(spec, options, &connection, upload, progress).await {
+    let mut answer = ask(spec, options, &connection, upload, progress).await;
+    if answer.is_err() && connection.is_gone() {
+        // A connection that was kept may have died since; that is no trouble of the host yet.
+        progress.connected.store(false, Ordering::Relaxed);
+        connection = match connect().await {
+            Ok(connection) => connection,
+            Err(look) => return look,
+        };
+        progress.connected.store(true, Ordering::Relaxed);
+        answer = ask(spec, options, &connection, upload, progress).await;
+    }
+    match answer {
         Ok((probed, version)) => Look {
             observation: Observation::Probed(Box::new(probed)),
             runner: Some(version),

@@ -7,8 +7,8 @@ use futures_util::StreamExt as _;
 use serde::Serialize;
 use serde_json::json;
 
-use super::report::{HostReport, SweepReport};
 use super::millis;
+use super::report::{HostReport, SweepReport};
 use crate::alerts::{Alert, AlertChange, Channels, longest_delivery};
 use crate::config::AlertsConfig;
 use crate::host_state::HostState;

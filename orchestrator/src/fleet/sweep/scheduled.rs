@@ -89,7 +89,11 @@ pub async fn sweep_loop(
 }
 
 /// Queues and delivers; trouble with either is the log's.
-async fn tell(sweeper: &Sweeper, report: &SweepReport, (channels, config): &(Channels, AlertsConfig)) {
+async fn tell(
+    sweeper: &Sweeper,
+    report: &SweepReport,
+    (channels, config): &(Channels, AlertsConfig),
+) {
     let fleet = sweeper.fleet();
     if let Err(error) = queue(&fleet.store, &fleet.actor, report, channels, config).await {
         tracing::warn!(%error, "cannot queue alerts");

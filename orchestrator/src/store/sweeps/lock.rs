@@ -81,11 +81,7 @@ impl Store {
     ///
     /// # Errors
     /// The database cannot be written.
-    pub async fn renew_sweep_lock(
-        &self,
-        lock: &SweepLock,
-        lease: Duration,
-    ) -> Result<bool, Error> {
+    pub async fn renew_sweep_lock(&self, lock: &SweepLock, lease: Duration) -> Result<bool, Error> {
         let expires = now_ms().saturating_add(millis(lease));
         sqlx::query("UPDATE sweep_lock SET expires_ms = ? WHERE name = ? AND token = ?")
             .bind(expires)

@@ -47,8 +47,7 @@ fn gpu_name(uuid: &[u8; 16]) -> String {
     }
     let hex = crate::hex::encode(uuid);
     let part = |from: usize, to: usize| hex.get(from..to).unwrap_or_default();
-    let [a, b, c, d, e] =
-        [part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)];
+    let [a, b, c, d, e] = [part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)];
     format!("GPU-{a}-{b}-{c}-{d}-{e}")
 }
 

@@ -25,7 +25,8 @@ fn state(facts: &HostFacts) -> Option<Finding> {
         // A host without GPUs needs no driver.
         DriverState::NoDriver { .. } if facts.pci_gpus.is_empty() => None,
         DriverState::NoDriver { message } => {
-            let seen = format!("{message}, and {} NVIDIA GPUs on the PCI bus", facts.pci_gpus.len());
+            let seen =
+                format!("{message}, and {} NVIDIA GPUs on the PCI bus", facts.pci_gpus.len());
             Some(Finding::new(Code::DriverMissing, "driver", seen, expected))
         }
         DriverState::Failed { code, message } => {

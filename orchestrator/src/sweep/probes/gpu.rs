@@ -82,7 +82,8 @@ fn slope(
     config: &SweepConfig,
 ) -> Option<Finding> {
     let now = gpu.ecc.corrected_lifetime?;
-    let mark = memory.ecc.iter().find(|mark| mark.uuid == gpu.uuid)?;
+    let uuid = crate::printable::printable(&gpu.uuid);
+    let mark = memory.ecc.iter().find(|mark| mark.uuid == uuid)?;
     let more = now.checked_sub(mark.corrected)?;
     if more <= u64::from(config.ecc_corrected_per_day) {
         return None;

@@ -21,9 +21,9 @@ pub(super) fn findings(facts: &HostFacts, passport: Option<&Passport>) -> Vec<Fi
     let mut found = Vec::new();
     let mut silent_left = silent;
     for lost in gone {
-        let same_place = new.iter().position(|gpu| {
-            lost.pci_address.is_some() && gpu.pci_address == lost.pci_address
-        });
+        let same_place = new
+            .iter()
+            .position(|gpu| lost.pci_address.is_some() && gpu.pci_address == lost.pci_address);
         if let Some(place) = same_place {
             let gpu = new.remove(place);
             let at = lost.pci_address.as_deref().unwrap_or_default();

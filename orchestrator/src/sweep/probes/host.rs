@@ -12,11 +12,7 @@ use crate::sweep::{Code, Finding, HostMemory, Severity};
 /// Mounts whose being read-only stops a host from working. Others are often so on purpose.
 const MUST_WRITE: [&str; 4] = ["/", "/var", "/home", "/var/lib/docker"];
 
-pub(super) fn findings(
-    probed: &Probed,
-    memory: &HostMemory,
-    config: &SweepConfig,
-) -> Vec<Finding> {
+pub(super) fn findings(probed: &Probed, memory: &HostMemory, config: &SweepConfig) -> Vec<Finding> {
     let facts = &probed.facts;
     let mut found: Vec<Finding> = facts.disks.iter().flat_map(|it| disk(it, config)).collect();
     found.extend(reboot(facts, memory));
@@ -53,9 +49,8 @@ fn clock(probed: &Probed, config: &SweepConfig) -> Option<Finding> {
         let expected = format!("at most {}", words(config.clock_skew));
         return Some(Finding::new(Code::ClockSkew, "host", seen, expected));
     }
-    (facts.clock_synchronized == Some(false)).then(|| {
-        Finding::new(Code::ClockUnsynchronized, "host", "unsynchronized", "synchronized")
-    })
+    (facts.clock_synchronized == Some(false))
+        .then(|| Finding::new(Code::ClockUnsynchronized, "host", "unsynchronized", "synchronized"))
 }
 
 /// `part` of `whole` in percent; all of nothing.
@@ -88,8 +83,7 @@ fn disk(disk: &DiskFacts, config: &SweepConfig) -> Vec<Finding> {
     let space = shortage(percent(disk.free_bytes, disk.total_bytes), config);
     if let Some(severity) = space.filter(|_| disk.free_bytes < enough) {
         let seen = format!("{} of {} free", mib(disk.free_bytes), mib(disk.total_bytes));
-        let expected =
-            format!("at least {} % or {} free", config.disk_free_percent, mib(enough));
+        let expected = format!("at least {} % or {} free", config.disk_free_percent, mib(enough));
         found.push(Finding::new(Code::DiskSpaceLow, mount, seen, expected).severe(severity));
     }
     if let (Some(total), Some(free)) = (disk.inodes_total, disk.inodes_free)

@@ -93,8 +93,7 @@ fn observe(facts: HostFacts) -> Observation {
 
 /// The memory after sweeps that found the host well.
 fn memory() -> HostMemory {
-    let mark =
-        |uuid: &str| EccMark { uuid: uuid.into(), at_ms: NOW - 43_200_000, corrected: 30 };
+    let mark = |uuid: &str| EccMark { uuid: uuid.into(), at_ms: NOW - 43_200_000, corrected: 30 };
     HostMemory {
         boot_id: Some("boot-1".into()),
         ecc: vec![mark("GPU-1"), mark("GPU-2")],
@@ -267,14 +266,8 @@ fn thresholds_are_those_of_the_configuration() {
     type Case = (fn(&mut SweepConfig), Code);
     let cases: &[Case] = &[
         (|it| it.clock_skew = Duration::from_millis(100), Code::ClockSkew),
-        (
-            |it| (it.disk_free_percent, it.disk_enough_gib) = (80, 60),
-            Code::DiskSpaceLow,
-        ),
-        (
-            |it| (it.disk_free_percent, it.disk_enough_gib) = (95, 0),
-            Code::DiskInodesLow,
-        ),
+        (|it| (it.disk_free_percent, it.disk_enough_gib) = (80, 60), Code::DiskSpaceLow),
+        (|it| (it.disk_free_percent, it.disk_enough_gib) = (95, 0), Code::DiskInodesLow),
         (|it| it.memory_available_percent = 60, Code::MemoryLow),
         (|it| it.gpu_hot_celsius = 50, Code::GpuHot),
         (|it| it.ecc_corrected_per_day = 10, Code::GpuEccSlope),
@@ -309,8 +302,7 @@ fn a_proof_is_compared_with_the_median_of_its_own_kind() {
     let config = SweepConfig::default();
     let memory = memory();
     let drift = |proofs: &[ProofTime]| {
-        let history =
-            History { passport: None, memory: &memory, proofs, last_proof_ms: Some(NOW) };
+        let history = History { passport: None, memory: &memory, proofs, last_proof_ms: Some(NOW) };
         codes(&judge(&observe(healthy()), &history, NOW, &config))
     };
     let slower = [(Code::PowDrift, Severity::Warning)];
@@ -364,6 +356,20 @@ fn a_failed_look_is_told_by_its_stage() {
         assert_eq!(codes(&found), [(code, code.severity())], "{reason}");
         assert_eq!(found[0].seen, format!("{reason}:  [31mwhy"));
     }
+}
+
+#[test]
+fn a_host_that_makes_things_up_is_told_in_bounds_and_the_worst_first() {
+    let mut facts = healthy();
+    let problem = |index: usize| runner_protocol::facts::Problem {
+        source: format!("/made/up/{index}"),
+        message: "x".repeat(100_000),
+    };
+    facts.problems = (0..1000).map(problem).collect();
+    facts.gpus.devices[0].ecc.uncorrected = Some(1);
+    let found = findings(facts, &SweepConfig::default());
+    assert_eq!((found.len(), found[0].code), (MOST_FINDINGS, Code::GpuEccUncorrected));
+    assert!(found.iter().all(|finding| finding.seen.len() <= 4_000));
 }
 
 /// What the runner itself sends: the recorded frames of the protocol.

@@ -61,11 +61,7 @@ pub fn show(app: &App<'_>, trends: &[Trend]) {
             let known = || trend.values.iter().flatten();
             let (low, high, last) = (known().min()?, known().max()?, known().next_back()?);
             let range = format!("{low} to {high} {}, last {last}", trend.unit);
-            Some(vec![
-                (trend.what.clone(), None),
-                (sparkline(&trend.values), None),
-                (range, None),
-            ])
+            Some(vec![(trend.what.clone(), None), (sparkline(&trend.values), None), (range, None)])
         })
         .collect();
     if !rows.is_empty() {
