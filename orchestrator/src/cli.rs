@@ -17,21 +17,19 @@ mod init;
 mod inspect;
 mod live;
 mod logging;
+mod logs;
 mod models;
 mod new_file;
-mod logs;
 mod passphrase;
 mod ps;
 mod report;
-mod serve;
-mod settings;
-mod sweep;
-mod token;
 mod rm;
 mod run;
+mod serve;
 mod settings;
-mod sweep;
 mod stop;
+mod sweep;
+mod token;
 mod verify;
 mod verify_proof;
 mod wallet;
@@ -106,7 +104,6 @@ enum Verb {
     Stop(stop::Args),
     Rm(rm::Args),
     Inspect(inspect::Args),
-    Audit(audit::Args),
     Wallet(wallet::Args),
     Completions(completions::Args),
 }
@@ -196,7 +193,6 @@ async fn dispatch(app: &App<'_>, verb: Verb) -> Result<Exit, Failure> {
         Verb::Stop(args) => stop::run(app, args).await,
         Verb::Rm(args) => rm::run(app, args).await,
         Verb::Inspect(args) => inspect::run(app, args).await,
-        Verb::Audit(args) => audit::run(app, args).await,
         Verb::Wallet(args) => wallet::run(app, &args),
         Verb::Completions(args) => completions::run(app, &args),
     }

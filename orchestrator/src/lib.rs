@@ -2,9 +2,9 @@
 
 pub mod alerts;
 pub mod api;
-pub mod chain;
 pub mod axon;
 pub mod byte_size;
+pub mod chain;
 pub mod cli;
 pub mod config;
 pub mod docker;

@@ -14,11 +14,11 @@ mod grants;
 mod host_keys;
 mod hosts;
 mod leases;
+mod ledger;
 mod listings;
 mod metagraphs;
 mod serve_lease;
 mod sweeps;
-mod ledger;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,9 +27,8 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
 pub use audit::{AuditFault, AuditReport, Event, NewEvent};
-pub use challenges::{ChallengeEnd, ChallengeRow, JudgedProof, NewChallenge};
 pub use axon::{ReplayJournal, Spend};
-pub use challenges::{ChallengeEnd, ChallengeRow, NewChallenge};
+pub use challenges::{ChallengeEnd, ChallengeRow, JudgedProof, NewChallenge};
 pub use facts::FactsRecord;
 pub use grants::{
     GrantEnd, GrantFilter, GrantLimits, GrantRow, GrantState, LimitReached, NewGrant,
@@ -44,7 +43,6 @@ pub use sweeps::{
     AlertRow, FindingRow, HostChange, HostKnowledge, HostSweep, LockHolder, ProbeRow, SweepCounts,
     SweepLock, SweepRow, trouble_of,
 };
-pub use leases::{GpuRequest, HeldGpu, Lease, LeaseError, LeaseKind, NewLease};
 pub use ledger::{Duplicate, SeenBy, Sighting};
 
 /// How long a statement waits for another process's write to end. A write here is a few rows;

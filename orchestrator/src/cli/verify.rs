@@ -179,6 +179,7 @@ fn this_machine(app: &App<'_>) -> Result<HostSpec, Failure> {
         gpus: None,
         labels: std::collections::BTreeMap::new(),
         work_dir: None,
+        containers: Default::default(),
     })
 }
 

@@ -303,8 +303,7 @@ fn hotkeys(keys: &Keys<'_, '_>) -> Vec<String> {
     for text in &texts {
         if let Err(error) = Hotkey::parse(text) {
             let span = keys.section().map(|section| section.key_span("allowed_validators"));
-            let message =
-                format!("`allowed_validators`: {text:?}: {error}");
+            let message = format!("`allowed_validators`: {text:?}: {error}");
             keys.problems().error(span.unwrap_or_default(), message);
         }
     }

@@ -106,7 +106,17 @@ impl Link {
     /// # Errors
     /// sshd forbids it, or nothing that may be used listens there.
     pub async fn open_socket(&self, path: &str) -> Result<SocketStream, transport::Error> {
-        self.connection.open_socket(path).await
+        match &self.way {
+            Way::Ssh(connection) => connection.open_socket(path).await,
+            Way::Local(_) => {
+                let server = "this machine".to_owned();
+                let place = transport::Place { server, hop: transport::Hop::Host };
+                let what = "connection to a socket";
+                let answer = "there is no SSH server in between".to_owned();
+                let failure = transport::Failure::ChannelRefused { what, answer };
+                Err(transport::Error::new(place, std::time::Duration::ZERO, failure))
+            }
+        }
     }
 
     /// The host's own key and who vouched for it, in words.
@@ -132,7 +142,10 @@ impl Link {
     /// Whether the connection has ended.
     #[must_use]
     pub fn is_gone(&self) -> bool {
-        self.connection.is_gone()
+        match &self.way {
+            Way::Ssh(connection) => connection.is_gone(),
+            Way::Local(_) => false,
+        }
     }
 
     /// Ends the connection.

@@ -73,6 +73,7 @@ impl Host {
             gpus: None,
             labels: Default::default(),
             work_dir: None,
+            containers: Default::default(),
         }
     }
 

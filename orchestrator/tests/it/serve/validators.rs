@@ -32,7 +32,8 @@ fn miner(allowed: &[&HotkeyPair], more: &str) -> Operator {
 }
 
 fn configure(operator: &Operator, allowed: &[&HotkeyPair], more: &str) {
-    let allowed: Vec<String> = allowed.iter().map(|pair| format!("\"{}\"", pair.hotkey())).collect();
+    let allowed: Vec<String> =
+        allowed.iter().map(|pair| format!("\"{}\"", pair.hotkey())).collect();
     let text = format!(
         "{CONFIG}[server]\nhost = \"127.0.0.1\"\nport = 0\n\
          [bittensor]\nskip_registration = true\naxon_port = 0\n\
@@ -51,8 +52,7 @@ async fn call(service: &Service, who: &HotkeyPair, path: &str, body: Value) -> A
     let body = body.to_string();
     let (nonce, sender, receiver) = (now_ns(), who.hotkey(), pair(1).hotkey());
     let digest = orchestrator::hex::sha256(body.as_bytes());
-    let text =
-        format!("btauth/1\nsr25519\nPOST\n{path}\n{digest}\n{nonce}\n{sender}\n{receiver}");
+    let text = format!("btauth/1\nsr25519\nPOST\n{path}\n{digest}\n{nonce}\n{sender}\n{receiver}");
     let signature = format!("0x{}", orchestrator::hex::encode(&who.sign(text.as_bytes())));
     let (nonce, sender, receiver) = (nonce.to_string(), sender.to_string(), receiver.to_string());
     let headers = [
@@ -124,7 +124,8 @@ async fn a_validator_gets_a_grant_logs_in_and_is_put_out() {
     // Another list is taken over while it runs.
     configure(&operator, &[&stranger], &session);
     service.running.signal(Signal::HUP);
-    eventually("it is read again", || service.running.written().1.contains("were taken over")).await;
+    eventually("it is read again", || service.running.written().1.contains("were taken over"))
+        .await;
     call(&service, &validator, "/v1/hosts", json!({})).await.expect(403);
     call(&service, &stranger, "/v1/hosts", json!({})).await.expect(200);
     service.stop().await;
