@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use orchestrator::axon::replay::now_ns;
 use orchestrator::ssh::connect;
+use orchestrator::transport::Transport as _;
 use orchestrator::wallet::{Crypto, HotkeyPair};
 use rustix::process::Signal;
 use serde_json::{Value, json};
