@@ -7,26 +7,30 @@ mod calibrate;
 mod chain;
 mod check;
 mod completions;
+mod config;
 mod containers;
 mod demo;
 mod deploy;
 mod failure;
+mod grants;
 mod hosts;
 mod init;
 mod inspect;
 mod live;
 mod logging;
+mod logs;
 mod models;
 mod new_file;
-mod logs;
 mod passphrase;
 mod ps;
 mod report;
 mod rm;
 mod run;
+mod serve;
 mod settings;
-mod sweep;
 mod stop;
+mod sweep;
+mod token;
 mod verify;
 mod verify_proof;
 mod wallet;
@@ -89,6 +93,11 @@ enum Verb {
     Sweep(Box<sweep::Args>),
     Verify(verify::Args),
     VerifyProof(verify_proof::Args),
+    Serve(serve::Args),
+    Grants(grants::Args),
+    Audit(audit::Args),
+    Config(config::Args),
+    Token(token::Args),
     Calibrate(calibrate::Args),
     Run(Box<run::Args>),
     Ps(ps::Args),
@@ -175,6 +184,11 @@ async fn dispatch(app: &App<'_>, verb: Verb) -> Result<Exit, Failure> {
         Verb::Sweep(args) => sweep::run(app, *args).await,
         Verb::Verify(args) => verify::run(app, args).await,
         Verb::VerifyProof(args) => verify_proof::run(app, &args),
+        Verb::Serve(args) => serve::run(app, args).await,
+        Verb::Token(args) => token::run(app, &args),
+        Verb::Grants(args) => grants::run(app, args).await,
+        Verb::Audit(args) => audit::run(app, args).await,
+        Verb::Config(args) => config::run(app, args),
         Verb::Calibrate(args) => calibrate::run(app, args).await,
         Verb::Run(args) => run::run_container(app, *args).await,
         Verb::Ps(args) => ps::run(app, args).await,

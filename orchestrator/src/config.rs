@@ -1,22 +1,38 @@
 //! The configuration file, `orchestrator.toml`.
 //!
 //! `config/orchestrator.toml` is the manual: every key with its default, and a test holds the two
-//! equal. A key exists only if it has an effect; any other is refused with its place. This module
-//! depends on none that it configures: it holds plain numbers, and the caller hands them on.
+//! equal. Sections and keys have the names of the miner guide, so that a miner's configuration is
+//! read as it is. A key has an effect, or is refused, or is named in a warning that says why it has
+//! none. This module depends on none that it configures: it holds plain numbers, and the caller
+//! hands them on.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use crate::toml_text::{self, Diagnostics, Problems, ReadError, Section};
+use serde::Serialize;
+
+use crate::toml_text::{self, Diagnostics, Problems, ReadError};
 
 mod alerts;
 mod database;
 pub mod duration;
+mod executors;
+mod keys;
 mod read;
+mod secret;
+mod sections;
 mod sweep;
 
+pub use crate::toml_text::Diagnostic;
 pub use alerts::AlertsConfig;
 pub use database::{DatabaseUrl, InvalidDatabaseUrl, StatePlaces};
+pub use executors::Executor;
+pub use keys::Variables;
+pub use secret::{HINT as SECRET_HINT, Secret, SecretError, SecretSource, WeakSecret};
+pub use sections::{
+    BittensorConfig, DatabaseConfig, ExecutorManagement, LogFormat, LogLevel, LoggingConfig,
+    MetricsConfig, Network, OperatorApiConfig, PrometheusConfig, RateLimit, SecurityConfig,
+    ServerConfig, SshConfig, SshSessionConfig, Strategy, ValidatorAssignment, ValidatorComms,
+};
 pub use sweep::SweepConfig;
 
 /// Why a configuration cannot be used.
@@ -31,124 +47,95 @@ pub enum ConfigError {
 }
 
 /// The configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
+    /// `[server]`.
+    pub server: ServerConfig,
+    /// `[operator_api]`.
+    pub operator_api: OperatorApiConfig,
     /// `[database]`.
     pub database: DatabaseConfig,
+    /// `[bittensor]`.
+    pub bittensor: BittensorConfig,
     /// `[executor_management]`.
     pub executor_management: ExecutorManagement,
+    /// `[validator_comms]`.
+    pub validator_comms: ValidatorComms,
+    /// `[security]`.
+    pub security: SecurityConfig,
+    /// `[logging]`.
+    pub logging: LoggingConfig,
+    /// `[metrics]`.
+    pub metrics: MetricsConfig,
+    /// `[ssh_session]`.
+    pub ssh_session: SshSessionConfig,
+    /// `[validator_assignment]`.
+    pub validator_assignment: ValidatorAssignment,
     /// `[ssh]`.
     pub ssh: SshConfig,
     /// `[sweep]`.
     pub sweep: SweepConfig,
     /// `[alerts]`.
     pub alerts: AlertsConfig,
-    /// `[logging]`.
-    pub logging: LoggingConfig,
 }
 
-/// `[database]`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct DatabaseConfig {
-    /// Where the database is; [`DatabaseUrl::sqlite_path`] makes a path of it.
-    pub url: DatabaseUrl,
+/// Where a value comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "from", rename_all = "snake_case")]
+pub enum Source {
+    /// The built-in default.
+    Default,
+    /// The configuration file.
+    File {
+        /// Its line, from 1.
+        line: usize,
+    },
+    /// A variable of the environment.
+    Environment {
+        /// Its name.
+        variable: &'static str,
+    },
+    /// The file has it, and it changes nothing.
+    Ignored {
+        /// Its line, from 1.
+        line: usize,
+        /// Why it changes nothing.
+        because: &'static str,
+    },
 }
 
-/// `[executor_management]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExecutorManagement {
-    /// Hosts worked on at a time.
-    pub parallel: usize,
-    /// How long a sweep's probe of one host may take.
-    pub health_check_timeout: Duration,
-    /// Sweeps in a row that must see a passing trouble before it counts.
-    pub max_retry_attempts: u32,
-    /// Whether a sweep mends what is safe to mend.
-    pub auto_recovery: bool,
+/// One key with its value in TOML. A secret's value is `(hidden)` or `(none)`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    /// `section.key`.
+    pub key: String,
+    /// The value.
+    pub value: String,
+    /// Where it comes from.
+    pub source: Source,
 }
 
-/// `[ssh]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SshConfig {
-    /// Resolving a name.
-    pub resolve_timeout: Duration,
-    /// One TCP connect.
-    pub connect_timeout: Duration,
-    /// Greeting and key exchange.
-    pub handshake_timeout: Duration,
-    /// Authentication.
-    pub auth_timeout: Duration,
-    /// Silence before a keepalive is sent.
-    pub keepalive_interval: Duration,
-    /// Attempts before a transient failure counts.
-    pub connect_attempts: usize,
-    /// Unauthenticated connects at a time per server or jump.
-    pub max_unauthenticated_per_route: usize,
+/// A configuration with what was noticed while it was read.
+#[derive(Debug)]
+pub struct Reading {
+    /// What it says.
+    pub config: Config,
+    /// Every key, in the order of the manual.
+    pub entries: Vec<Entry>,
+    /// What is odd and stops nothing, such as a key that is ignored.
+    pub warnings: Vec<Diagnostic>,
+    /// What is wrong; the configuration is not to be used then.
+    pub errors: Option<Diagnostics>,
 }
 
-/// `[logging]`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct LoggingConfig {
-    /// What is logged.
-    pub level: LogLevel,
-    /// How it looks.
-    pub format: LogFormat,
-}
-
-/// The least severe level that is logged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[expect(missing_docs, reason = "the words of every logger")]
-pub enum LogLevel {
-    Error,
-    Warn,
-    #[default]
-    Info,
-    Debug,
-    Trace,
-}
-
-/// How a log record looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-// The arguments for these values stand with `ssh::Limits`, which they end up in, and for operators
-// in config/orchestrator.toml.
-impl Default for SshConfig {
+impl Default for Config {
     fn default() -> Self {
-        Self {
-            resolve_timeout: Duration::from_secs(5),
-            connect_timeout: Duration::from_secs(5),
-            handshake_timeout: Duration::from_secs(10),
-            auth_timeout: Duration::from_secs(10),
-            keepalive_interval: Duration::from_secs(15),
-            connect_attempts: 4,
-            max_unauthenticated_per_route: 8,
-        }
-    }
-}
-
-impl Default for ExecutorManagement {
-    fn default() -> Self {
-        // One core drives about this many handshakes a second.
-        Self {
-            parallel: 64,
-            // Longer than a host under load takes to log in and ask its driver; three connect
-            // attempts to one that does not answer fit.
-            health_check_timeout: Duration::from_secs(30),
-            max_retry_attempts: 3,
-            auto_recovery: true,
-        }
+        read::read(Path::new(""), "", &|_| None, false).config
     }
 }
 
 impl Config {
-    /// Reads a configuration file.
+    /// Reads a configuration file, without an environment.
     ///
     /// # Errors
     /// [`ConfigError`]: unreadable, or wrong in one or more places.
@@ -161,7 +148,37 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Invalid`].
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        read::parse(path, text).map_err(ConfigError::Invalid)
+        Reading::parse(path, text, &|_| None).map(|reading| reading.config)
+    }
+}
+
+impl Reading {
+    /// Reads a configuration file and the variables that stand in for secrets.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: unreadable, or wrong in one or more places.
+    pub fn load(path: &Path, variables: Variables<'_>) -> Result<Self, ConfigError> {
+        Self::parse(path, &toml_text::read(path)?, variables)
+    }
+
+    /// Reads the text of a configuration; `path` is what messages call it.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`].
+    pub fn parse(path: &Path, text: &str, variables: Variables<'_>) -> Result<Self, ConfigError> {
+        let mut reading = read::read(path, text, variables, false);
+        match reading.errors.take() {
+            Some(errors) => Err(ConfigError::Invalid(errors)),
+            None => Ok(reading),
+        }
+    }
+
+    /// Reads a file that is to be migrated: executors may lack an address, and errors are data.
+    ///
+    /// # Errors
+    /// [`ConfigError::Read`].
+    pub fn for_migration(path: &Path) -> Result<Self, ConfigError> {
+        Ok(read::read(path, &toml_text::read(path)?, &|_| None, true))
     }
 }
 

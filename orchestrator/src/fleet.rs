@@ -10,6 +10,7 @@ pub mod calibrate;
 mod claim;
 pub mod containers;
 pub mod deploy;
+pub mod grants;
 mod ledger;
 mod link;
 mod outcome;

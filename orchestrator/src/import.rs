@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use crate::config::{Executor, SshSessionConfig};
 use crate::fleet_file::{FleetFile, FleetFileError};
 
 mod ansible;
@@ -13,6 +14,7 @@ mod ansible_ini;
 mod ansible_vars;
 mod ansible_yaml;
 mod draft;
+mod executors;
 mod ssh_config;
 
 use draft::Draft;
@@ -76,6 +78,22 @@ pub fn ansible_yaml(text: &str) -> Result<Imported, ImportError> {
 /// [`ImportError::NoHosts`].
 pub fn ssh_config(text: &str) -> Result<Imported, ImportError> {
     finish("ssh_config", ssh_config::draft(text))
+}
+
+/// Makes a fleet file of the executors of a miner's configuration.
+///
+/// # Errors
+/// [`ImportError`]; an address, name or key that no fleet file takes is one.
+pub fn executors(
+    executors: &[Executor],
+    session: &SshSessionConfig,
+) -> Result<Imported, ImportError> {
+    let imported = executors::write(executors, session);
+    if imported.hosts == 0 {
+        return Err(ImportError::NoHosts);
+    }
+    FleetFile::parse(Path::new("fleet.toml"), &imported.toml).map_err(ImportError::Rejected)?;
+    Ok(imported)
 }
 
 fn finish(source: &str, draft: Draft) -> Result<Imported, ImportError> {

@@ -1,6 +1,7 @@
 //! The orchestrator: runs a fleet of GPU hosts over plain SSH.
 
 pub mod alerts;
+pub mod api;
 pub mod axon;
 pub mod byte_size;
 pub mod chain;
@@ -11,6 +12,7 @@ pub mod embedded_host;
 pub mod error_chain;
 pub mod fleet;
 pub mod fleet_file;
+pub mod grants;
 pub mod hex;
 pub mod host_spec;
 pub mod host_state;
@@ -18,6 +20,7 @@ pub mod hotkey;
 pub mod ids;
 pub mod import;
 pub mod init;
+pub mod log_file;
 pub mod metagraph_cache;
 pub mod metrics;
 pub mod pow;
@@ -26,10 +29,12 @@ pub mod reason;
 pub mod render;
 pub mod retry;
 pub mod runner;
+pub mod service;
 pub mod signing_key;
 pub mod ssh;
 pub mod store;
 pub mod sweep;
+pub mod token;
 pub mod toml_text;
 pub mod transport;
 pub mod wallet;

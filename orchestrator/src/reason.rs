@@ -106,6 +106,8 @@ reasons! {
     NoHostFits = "no_host_fits",
     /// Another operation holds the lock.
     Locked = "locked",
+    /// There are as many of something as the configuration allows.
+    Limit = "limit",
     /// The host failed repeatedly and is left alone for a while.
     CircuitOpen = "circuit_open",
     /// No endpoint of the chain answers, or what it answers cannot be used.

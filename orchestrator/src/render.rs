@@ -33,6 +33,18 @@ pub const INIT_FLEET: Template = Template {
     source: include_str!("../../templates/init/fleet.toml.j2"),
 };
 
+/// The dashboard of the operator API; its name makes every value in it escaped HTML.
+pub const DASHBOARD: Template = Template {
+    name: "api/dashboard.html",
+    source: include_str!("../../templates/api/dashboard.html.j2"),
+};
+
+/// The systemd unit of `serve`.
+pub const SERVE_UNIT: Template = Template {
+    name: "serve/orchestrator.service.j2",
+    source: include_str!("../../templates/serve/orchestrator.service.j2"),
+};
+
 /// The systemd unit of a sweep.
 pub const SWEEP_SERVICE: Template =
     Template { name: "sweep/service.j2", source: include_str!("../../templates/sweep/service.j2") };

@@ -10,11 +10,15 @@ mod audit;
 mod axon;
 mod challenges;
 mod facts;
+mod grants;
 mod host_keys;
 mod hosts;
 mod leases;
 mod ledger;
 mod metagraphs;
+mod listings;
+mod metagraphs;
+mod serve_lease;
 mod sweeps;
 
 use std::path::{Path, PathBuf};
@@ -27,22 +31,56 @@ pub use audit::{AuditFault, AuditReport, Event, NewEvent};
 pub use axon::{ReplayJournal, Spend};
 pub use challenges::{ChallengeEnd, ChallengeRow, JudgedProof, NewChallenge};
 pub use facts::FactsRecord;
+pub use grants::{
+    GrantEnd, GrantFilter, GrantLimits, GrantRow, GrantState, LimitReached, NewGrant,
+};
 pub use host_keys::TrustedKey;
 pub use hosts::{HostContact, HostRecord};
 pub use leases::{GpuRequest, HeldGpu, Lease, LeaseError, LeaseKind, NewLease};
 pub use ledger::{Duplicate, SeenBy, Sighting};
+pub use listings::{Counts, ProofRow};
 pub use metagraphs::MetagraphRow;
+pub use serve_lease::{SERVE_LEASE_MS, ServeLease};
 pub use sweeps::{
     AlertRow, FindingRow, HostChange, HostKnowledge, HostSweep, LockHolder, ProbeRow, SweepCounts,
     SweepLock, SweepRow, trouble_of,
 };
+pub use ledger::{Duplicate, SeenBy, Sighting};
 
 /// How long a statement waits for another process's write to end. A write here is a few rows;
 /// half a minute of contention means that something holds the database and should be reported.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Connections of this process. SQLite has one writer at a time; a few readers beside it are enough.
-const MAX_CONNECTIONS: u32 = 4;
+/// How a database is opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// Connections of this process at most. SQLite has one writer at a time; a few readers beside
+    /// it are enough.
+    pub max_connections: u32,
+    /// Connections that are kept open.
+    pub min_connections: u32,
+    /// Waiting for a free connection, or for another process's write.
+    pub connect_timeout: Duration,
+    /// After how long an unused connection is closed.
+    pub idle_timeout: Duration,
+    /// After how long any connection is replaced.
+    pub max_lifetime: Duration,
+    /// Whether tables of an older release are brought up to date; without, they are refused.
+    pub migrate: bool,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            max_connections: 5,
+            min_connections: 1,
+            connect_timeout: BUSY_TIMEOUT,
+            idle_timeout: Duration::from_secs(600),
+            max_lifetime: Duration::from_secs(3600),
+            migrate: true,
+        }
+    }
+}
 
 /// Why the store could not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +109,12 @@ pub enum Error {
         path: PathBuf,
         /// What the migrator said; a database of a newer release is refused here.
         source: sqlx::migrate::MigrateError,
+    },
+    /// The tables are of an older release, and they are not to be migrated.
+    #[error("the database {} is of an older release, and `run_migrations` is false", path.display())]
+    Outdated {
+        /// The database file.
+        path: PathBuf,
     },
     /// A statement failed.
     #[error("cannot {operation} in the database")]
@@ -116,6 +160,14 @@ impl Store {
     /// # Errors
     /// The folder or file cannot be made or read, or the database is of a newer release.
     pub async fn open(path: &Path) -> Result<Self, Error> {
+        Self::open_with(path, &StoreOptions::default()).await
+    }
+
+    /// As [`Self::open`], with these options.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_with(path: &Path, options: &StoreOptions) -> Result<Self, Error> {
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
         if let Some(folder) = folder {
             create_private_folder(folder)
@@ -125,20 +177,26 @@ impl Store {
             path: path.to_path_buf(),
             source: sqlx::Error::Io(source),
         })?;
-        let options = SqliteConnectOptions::new()
+        let connect = SqliteConnectOptions::new()
             .filename(path)
             .journal_mode(SqliteJournalMode::Wal)
             // With WAL, NORMAL can lose the last transactions at a power cut but never corrupts;
             // FULL is one fsync for each host of a deploy, and an audit trail is worth it.
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            .busy_timeout(BUSY_TIMEOUT);
+            .busy_timeout(options.connect_timeout);
         let pool = SqlitePoolOptions::new()
-            .max_connections(MAX_CONNECTIONS)
-            .acquire_timeout(BUSY_TIMEOUT)
-            .connect_with(options)
+            .max_connections(options.max_connections)
+            .min_connections(options.min_connections)
+            .acquire_timeout(options.connect_timeout)
+            .idle_timeout(options.idle_timeout)
+            .max_lifetime(options.max_lifetime)
+            .connect_with(connect)
             .await
             .map_err(|source| Error::Open { path: path.to_path_buf(), source })?;
+        if !options.migrate && !is_current(&pool).await {
+            return Err(Error::Outdated { path: path.to_path_buf() });
+        }
         migrate(&pool)
             .await
             .map_err(|source| Error::Migrate { path: path.to_path_buf(), source })?;
@@ -161,6 +219,16 @@ impl Store {
     async fn write(&self, operation: &'static str) -> Result<Transaction<'_, Sqlite>, Error> {
         self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(statement(operation))
     }
+}
+
+/// Whether every migration of this release was applied.
+async fn is_current(pool: &SqlitePool) -> bool {
+    let known = sqlx::migrate!("../migrations").iter().count();
+    let applied: i64 = sqlx::query_scalar("SELECT count(*) FROM _sqlx_migrations WHERE success")
+        .fetch_one(pool)
+        .await
+        .unwrap_or(0);
+    usize::try_from(applied).is_ok_and(|applied| applied >= known)
 }
 
 /// Brings the tables up to this release. Programs that start at the same time on a new database

@@ -111,6 +111,17 @@ impl Problems {
         self.errors.push(Problem { span, message: message.into(), hint: None, secret: true });
     }
 
+    /// As [`Self::error_in_secret`], with what to do.
+    pub(crate) fn error_in_secret_with_hint(
+        &mut self,
+        span: Span,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        let (message, hint) = (message.into(), Some(hint.into()));
+        self.errors.push(Problem { span, message, hint, secret: true });
+    }
+
     pub(crate) fn warn(&mut self, span: Span, message: impl Into<String>) {
         self.warnings.push(Problem { span, message: message.into(), hint: None, secret: false });
     }
@@ -188,14 +199,30 @@ impl<'a> Section<'a> {
         known: &[&str],
         problems: &mut Problems,
     ) -> Self {
-        for key in table.keys() {
+        let section = Self::unchecked(name, span, table, source);
+        section.check_keys(known, &[], problems);
+        section
+    }
+
+    /// Opens a table whose keys are checked later.
+    pub(crate) fn unchecked(
+        name: &'a str,
+        span: Span,
+        table: &'a DeTable<'a>,
+        source: &'a str,
+    ) -> Self {
+        Self { name, span, table, source }
+    }
+
+    /// Complains of every key that is neither in `known`, which hints offer, nor in `passed`.
+    pub(crate) fn check_keys(&self, known: &[&str], passed: &[&str], problems: &mut Problems) {
+        for key in self.table.keys() {
             let written: &str = key.get_ref();
-            if !known.contains(&written) {
-                let message = format!("unknown key `{}` in {name}", written.escape_debug());
+            if !known.contains(&written) && !passed.contains(&written) {
+                let message = format!("unknown key `{}` in {}", written.escape_debug(), self.name);
                 problems.error_with_hint(key.span(), message, suggest(written, known));
             }
         }
-        Self { name, span, table, source }
     }
 
     /// The text of the file.

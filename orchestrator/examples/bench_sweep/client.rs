@@ -187,6 +187,7 @@ impl Client {
                 gpus: None,
                 labels: Default::default(),
                 work_dir: None,
+                containers: Default::default(),
             })
             .collect()
     }

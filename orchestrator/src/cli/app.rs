@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::GlobalArgs;
 use super::failure::Failure;
+use super::logging::{Logs, Wish};
 use super::report::Report;
 use super::settings::{self, Settings};
 use crate::config::Config;
@@ -29,6 +30,10 @@ pub struct App<'r> {
     pub report: &'r Report,
     /// The configuration.
     pub config: Config,
+    /// The same, key by key, and what is odd in it.
+    pub settings: Settings,
+    /// The logs.
+    pub logs: Logs,
     /// The file it was read from; `None` for the built-in defaults.
     pub config_file: Option<PathBuf>,
     /// The database that it means.
@@ -47,9 +52,9 @@ impl<'r> App<'r> {
     /// Reads the configuration, starts logging, listens for signals.
     pub fn start(global: &GlobalArgs, report: &'r Report) -> Result<Self, Failure> {
         let environment = environment()?;
-        let Settings { config, file, database } =
-            settings::load(global.config.as_deref(), &environment.home)?;
-        super::logging::start(&config, global.verbose, global.quiet, report);
+        let settings = settings::load(global.config.as_deref(), &environment.home)?;
+        let wish = Wish { verbose: global.verbose, quiet: global.quiet };
+        let logs = super::logging::start(&settings, wish, report)?;
         let (cancel, abandon) = (CancellationToken::new(), CancellationToken::new());
         listen_for_signals(cancel.clone(), abandon.clone())?;
         let uid = rustix::process::getuid().as_raw();
@@ -59,9 +64,11 @@ impl<'r> App<'r> {
         let store = OnceCell::new();
         Ok(Self {
             report,
-            config,
-            config_file: file,
-            database,
+            config: settings.config().clone(),
+            config_file: settings.file.clone(),
+            database: settings.database.clone(),
+            settings,
+            logs,
             actor,
             cancel,
             environment,
@@ -86,7 +93,8 @@ impl<'r> App<'r> {
 
     /// The database, opened at its first use.
     pub async fn store(&self) -> Result<&Store, Failure> {
-        let open = async || Store::open(&self.database).await.map_err(Failure::from);
+        let options = settings::store_options(&self.config);
+        let open = async || Store::open_with(&self.database, &options).await.map_err(Failure::from);
         self.store.get_or_try_init(open).await
     }
 
@@ -116,11 +124,49 @@ impl<'r> App<'r> {
                 .because(error)
                 .hint("`orchestrator init` writes an explained example")
         })?;
+        self.resolved(&file, limit).await
+    }
+
+    /// The hosts of this fleet file; without one those that the configuration declares, else those
+    /// of `fleet.toml`.
+    pub async fn declared_hosts(
+        &self,
+        path: Option<&Path>,
+        limit: Option<&str>,
+    ) -> Result<Vec<HostSpec>, Failure> {
+        match path {
+            Some(path) => self.fleet_file(path, limit).await,
+            None => match self.executors()? {
+                Some(file) => self.resolved(&file, limit).await,
+                None => self.fleet_file(Path::new("fleet.toml"), limit).await,
+            },
+        }
+    }
+
+    /// The executors of the configuration as a fleet file; `None` if it has none.
+    pub fn executors(&self) -> Result<Option<FleetFile>, Failure> {
+        let executors = &self.config.executor_management.executors;
+        if executors.is_empty() {
+            return Ok(None);
+        }
+        let path = self.config_file.as_deref().unwrap_or(Path::new("the configuration"));
+        let failed = || Failure::user(format!("cannot use the executors of {}", path.display()));
+        let imported = crate::import::executors(executors, &self.config.ssh_session)
+            .map_err(|error| failed().because(error))?;
+        FleetFile::parse(path, &imported.toml).map(Some).map_err(|error| failed().because(error))
+    }
+
+    async fn resolved(
+        &self,
+        file: &FleetFile,
+        limit: Option<&str>,
+    ) -> Result<Vec<HostSpec>, Failure> {
+        let path = &file.path;
         for warning in &file.warnings {
             self.report.warning(&warning.render(path));
         }
         let resolved =
-            self.until_cancelled(resolve(&file, &self.environment)).await?.map_err(|error| {
+            self.until_cancelled(resolve(file, &self.environment)).await?.map_err(|error| {
                 Failure::user(format!("cannot resolve the hosts of {}", path.display()))
                     .because(error)
             })?;

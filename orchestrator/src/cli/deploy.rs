@@ -20,9 +20,9 @@ use crate::reason::Reason;
 /// delays and hides no other.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The fleet file
-    #[arg(long, value_name = "FILE", default_value = "fleet.toml")]
-    hosts: PathBuf,
+    /// The fleet file; without it the executors of the configuration, else fleet.toml
+    #[arg(long, value_name = "FILE")]
+    hosts: Option<PathBuf>,
     /// Only these hosts, for example `gpu-[01-04],rack=a,!gpu-03`
     #[arg(long, value_name = "SELECTOR")]
     limit: Option<String>,
@@ -41,7 +41,7 @@ pub struct Args {
 }
 
 pub async fn run(app: &App<'_>, args: Args) -> Result<Exit, Failure> {
-    let specs = app.fleet_file(&args.hosts, args.limit.as_deref()).await?;
+    let specs = app.declared_hosts(args.hosts.as_deref(), args.limit.as_deref()).await?;
     let artifact = app.artifact(args.runner.as_deref())?;
     let fleet = Arc::new(app.fleet(&specs, args.accept_new_host_keys).await?);
     let parallel = args.parallel.map_or(app.config.executor_management.parallel, usize::from);

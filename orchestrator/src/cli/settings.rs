@@ -3,18 +3,33 @@
 use std::path::{Path, PathBuf};
 
 use super::failure::Failure;
-use crate::config::{self, Config, SearchPlaces, StatePlaces};
+use crate::config::{self, Config, Reading, SearchPlaces, StatePlaces};
 use crate::ssh::Limits;
+use crate::store::StoreOptions;
 
 /// The configuration and what it was read from.
 #[derive(Debug)]
 pub struct Settings {
-    /// What it says.
-    pub config: Config,
+    /// What it says, key by key, and what is odd in it.
+    pub reading: Reading,
     /// The file; `None` for the built-in defaults.
     pub file: Option<PathBuf>,
     /// The database that it means.
     pub database: PathBuf,
+    home: PathBuf,
+}
+
+impl Settings {
+    /// What the configuration says.
+    pub fn config(&self) -> &Config {
+        &self.reading.config
+    }
+
+    /// A path of the configuration as one that can be opened.
+    pub fn resolve(&self, path: &Path) -> PathBuf {
+        let file = self.file.as_deref();
+        StatePlaces { home: &self.home, state_home: None, config: file }.resolve(path)
+    }
 }
 
 /// Finds and reads the configuration.
@@ -24,19 +39,38 @@ pub fn load(asked_for: Option<&Path>, home: &Path) -> Result<Settings, Failure> 
         working_directory: PathBuf::new(),
         config_home: absolute("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config")),
     };
-    let file = config::locate(asked_for, &places);
-    let config = match &file {
-        Some(path) => Config::load(path).map_err(|error| {
-            Failure::user("cannot use the configuration").because(error).hint(
-                "`orchestrator init` writes an explained example; config/orchestrator.toml in the source is the manual",
-            )
-        })?,
-        None => Config::default(),
+    read(config::locate(asked_for, &places), home)
+}
+
+/// Reads this configuration file, or the defaults.
+pub fn read(file: Option<PathBuf>, home: &Path) -> Result<Settings, Failure> {
+    let variables = |name: &str| std::env::var(name).ok();
+    let reading = match &file {
+        Some(path) => Reading::load(path, &variables),
+        None => Reading::parse(Path::new("built-in defaults"), "", &variables),
     };
+    let reading = reading.map_err(|error| {
+        Failure::user("cannot use the configuration").because(error).hint(
+            "`orchestrator init` writes an explained example; config/orchestrator.toml in the source is the manual",
+        )
+    })?;
     let state_home = absolute("XDG_STATE_HOME");
     let places = StatePlaces { home, state_home: state_home.as_deref(), config: file.as_deref() };
-    let database = config.database.url.sqlite_path(&places);
-    Ok(Settings { config, file, database })
+    let database = reading.config.database.url.sqlite_path(&places);
+    Ok(Settings { reading, file, database, home: home.to_owned() })
+}
+
+/// How the database is opened.
+pub fn store_options(config: &Config) -> StoreOptions {
+    let database = &config.database;
+    StoreOptions {
+        max_connections: database.max_connections,
+        min_connections: database.min_connections,
+        connect_timeout: database.connect_timeout,
+        idle_timeout: database.idle_timeout,
+        max_lifetime: database.max_lifetime,
+        migrate: database.run_migrations,
+    }
 }
 
 /// The SSH client's numbers.

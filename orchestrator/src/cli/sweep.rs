@@ -11,12 +11,14 @@ use std::time::Duration;
 
 use super::app::App;
 use super::failure::{Exit, Failure};
+use crate::alerts::Channels;
 use crate::config::duration;
 use crate::fleet::sweep::{SweepError, SweepOptions, SweepReport, Sweeper};
 use crate::fleet::verify::VerifyOptions;
 use crate::host_spec::HostSpec;
 use crate::host_state::HostState;
 use crate::reason::Reason;
+use crate::runner::Artifact;
 use crate::signing_key::SigningKey;
 use crate::sweep::Code;
 
@@ -137,17 +139,43 @@ fn options(app: &App<'_>, args: &PassArgs) -> Result<SweepOptions, Failure> {
     } else {
         None
     };
-    let (config, hosts) = (&app.config.sweep, &app.config.executor_management);
     Ok(SweepOptions {
+        parallel: args.parallel.map_or(app.config.sweep.parallel, usize::from),
+        timeout: args.timeout.unwrap_or(app.config.sweep.timeout),
+        pow,
+        ..configured(app, artifact)
+    })
+}
+
+/// A sweep as the configuration says, without proofs.
+fn configured(app: &App<'_>, artifact: Arc<Artifact>) -> SweepOptions {
+    let (config, hosts) = (&app.config.sweep, &app.config.executor_management);
+    SweepOptions {
         artifact,
-        parallel: args.parallel.map_or(config.parallel, usize::from),
-        timeout: args.timeout.unwrap_or(config.timeout),
+        parallel: config.parallel,
+        timeout: config.timeout,
         probe_timeout: hosts.health_check_timeout,
         max_retry_attempts: hosts.max_retry_attempts,
         auto_recovery: hosts.auto_recovery,
         config: config.clone(),
-        pow,
-    })
+        pow: None,
+    }
+}
+
+/// What the sweeps of a service need. The files of the process are made enough for them.
+pub fn for_service(
+    app: &App<'_>,
+    runner: Option<&std::path::Path>,
+) -> Result<SweepOptions, Failure> {
+    check_codes(app)?;
+    let _checked = channels(app)?;
+    raise_open_files();
+    Ok(configured(app, Arc::new(app.artifact(runner)?)))
+}
+
+/// The channels of alerts.
+pub fn channels(app: &App<'_>) -> Result<Channels, Failure> {
+    alerts::channels(app)
 }
 
 /// A misspelt code in `ignore` would silence nothing.

@@ -71,7 +71,6 @@ impl WalletArgs {
 }
 
 /// Opens the hotkey of a wallet for signing, and warns where others can read its file.
-#[expect(dead_code, reason = "serve is the first verb that signs")]
 pub fn unlock(app: &App<'_>, place: &WalletPlace) -> Result<HotkeyPair, Failure> {
     let file = Keyfile::read(&place.hotkey_file()).map_err(|error| cannot(place, error))?;
     if let Some(warning) = file.warning() {

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use super::read::duration_of;
-use super::{Problems, Section};
+use super::keys::Keys;
 
 /// `[alerts]`. A URL often holds a secret, so that none stands here: each comes from an environment
 /// variable or a file.
@@ -37,77 +36,45 @@ pub struct AlertsConfig {
     pub keep_undelivered: Duration,
 }
 
-impl Default for AlertsConfig {
-    fn default() -> Self {
-        Self {
-            webhook_url_env: "ORCHESTRATOR_WEBHOOK_URL".to_owned(),
-            webhook_url_file: String::new(),
-            webhook_template: String::new(),
-            slack_url_env: "ORCHESTRATOR_SLACK_URL".to_owned(),
-            slack_url_file: String::new(),
-            discord_url_env: "ORCHESTRATOR_DISCORD_URL".to_owned(),
-            discord_url_file: String::new(),
-            mail_to: String::new(),
-            mail_from: String::new(),
-            sendmail: "/usr/sbin/sendmail".to_owned(),
-            remind_after: Duration::from_hours(12),
-            timeout: Duration::from_secs(10),
-            keep_undelivered: Duration::from_hours(24),
-        }
+pub(super) fn read(keys: &Keys<'_, '_>) -> AlertsConfig {
+    let hours = |hours: u64| Duration::from_secs(hours * 3600);
+    let days = Duration::from_secs(1)..=hours(365 * 24);
+    let wait = Duration::from_millis(100)..=Duration::from_secs(300);
+    // A line break would start another header of the mail or another argument of nobody's.
+    let plain = |text: &str| match text.chars().any(char::is_control) {
+        true => Err("it has a control character".to_owned()),
+        false => Ok(text.to_owned()),
+    };
+    let text = |key, default: &str| keys.parsed(key, default, false, plain, || default.to_owned());
+    // Most likely the URL itself, which does not belong here and is not shown.
+    let variable = |key, default: &str| {
+        let name = |text: &str| match text.contains(['/', ':', '=', ' ']) {
+            true => {
+                Err("this is to be the name of an environment variable, and is none".to_owned())
+            }
+            false => plain(text),
+        };
+        keys.parsed(key, default, true, name, || default.to_owned())
+    };
+    AlertsConfig {
+        webhook_url_env: variable("webhook_url_env", "ORCHESTRATOR_WEBHOOK_URL"),
+        webhook_url_file: text("webhook_url_file", ""),
+        webhook_template: text("webhook_template", ""),
+        slack_url_env: variable("slack_url_env", "ORCHESTRATOR_SLACK_URL"),
+        slack_url_file: text("slack_url_file", ""),
+        discord_url_env: variable("discord_url_env", "ORCHESTRATOR_DISCORD_URL"),
+        discord_url_file: text("discord_url_file", ""),
+        mail_to: text("mail_to", ""),
+        mail_from: text("mail_from", ""),
+        sendmail: text("sendmail", "/usr/sbin/sendmail"),
+        remind_after: keys.time("remind_after", days.clone(), hours(12)),
+        timeout: keys.time("timeout", wait, Duration::from_secs(10)),
+        keep_undelivered: keys.time("keep_undelivered", days, hours(24)),
     }
 }
 
-pub(super) const KEYS: [&str; 13] = [
-    "webhook_url_env",
-    "webhook_url_file",
-    "webhook_template",
-    "slack_url_env",
-    "slack_url_file",
-    "discord_url_env",
-    "discord_url_file",
-    "mail_to",
-    "mail_from",
-    "sendmail",
-    "remind_after",
-    "timeout",
-    "keep_undelivered",
-];
-
-pub(super) fn read(section: &Section<'_>, problems: &mut Problems) -> AlertsConfig {
-    let d = AlertsConfig::default();
-    let days = Duration::from_secs(1)..=Duration::from_hours(365 * 24);
-    let wait = Duration::from_millis(100)..=Duration::from_secs(300);
-    let problems = std::cell::RefCell::new(problems);
-    let time = |key, bounds, default| {
-        duration_of(section, key, bounds, default, &mut problems.borrow_mut())
-    };
-    let text = |key, default: String| {
-        let problems = &mut problems.borrow_mut();
-        let Some(found) = section.text(key, problems) else { return default };
-        // A line break would start another header of the mail or another argument of nobody's.
-        if found.value.chars().any(char::is_control) {
-            problems.error(found.span, format!("`{key}` has a control character"));
-        } else if key.ends_with("_env") && found.value.contains(['/', ':', '=', ' ']) {
-            // Most likely the URL itself, which does not belong here and is not shown.
-            let message =
-                format!("`{key}` is the name of an environment variable, and this is none");
-            problems.error_in_secret(found.span, message);
-        }
-        found.value.to_owned()
-    };
-    AlertsConfig {
-        webhook_url_env: text("webhook_url_env", d.webhook_url_env),
-        webhook_url_file: text("webhook_url_file", d.webhook_url_file),
-        webhook_template: text("webhook_template", d.webhook_template),
-        slack_url_env: text("slack_url_env", d.slack_url_env),
-        slack_url_file: text("slack_url_file", d.slack_url_file),
-        discord_url_env: text("discord_url_env", d.discord_url_env),
-        discord_url_file: text("discord_url_file", d.discord_url_file),
-        mail_to: text("mail_to", d.mail_to),
-        mail_from: text("mail_from", d.mail_from),
-        sendmail: text("sendmail", d.sendmail),
-        remind_after: time("remind_after", &days, d.remind_after),
-        timeout: time("timeout", &wait, d.timeout),
-        keep_undelivered: time("keep_undelivered", &days, d.keep_undelivered),
+impl Default for AlertsConfig {
+    fn default() -> Self {
+        super::Config::default().alerts
     }
 }

@@ -38,6 +38,18 @@ pub struct StatePlaces<'a> {
     pub config: Option<&'a Path>,
 }
 
+impl StatePlaces<'_> {
+    /// A path of the configuration as one that can be opened: `~` is the home, a relative path
+    /// starts at the configuration file.
+    #[must_use]
+    pub fn resolve(&self, path: &Path) -> PathBuf {
+        match path.strip_prefix("~") {
+            Ok(below) => self.home.join(below),
+            Err(_) => self.config.and_then(Path::parent).unwrap_or(Path::new("")).join(path),
+        }
+    }
+}
+
 impl DatabaseUrl {
     /// Reads `sqlite:PATH` or `sqlite://PATH`.
     ///
@@ -67,10 +79,7 @@ impl DatabaseUrl {
         if let (DEFAULT, Some(state_home)) = (self.0.as_str(), places.state_home) {
             return state_home.join("orchestrator/orchestrator.db");
         }
-        match self.0.strip_prefix("~/") {
-            Some(rest) => places.home.join(rest),
-            None => places.config.and_then(Path::parent).unwrap_or(Path::new("")).join(&self.0),
-        }
+        places.resolve(Path::new(&self.0))
     }
 }
 

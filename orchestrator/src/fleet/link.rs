@@ -102,12 +102,19 @@ impl Link {
     /// Connects to a Unix socket on the host.
     ///
     /// # Errors
-    /// sshd forbids it, nothing that may be used listens there, or this is the local machine, whose
-    /// sockets nobody asks for through here.
+    /// sshd forbids it, nothing that may be used listens there, or this is the local machine, which
+    /// no SSH server stands before.
     pub async fn open_socket(&self, path: &str) -> Result<SocketStream, transport::Error> {
         match &self.way {
             Way::Ssh(connection) => connection.open_socket(path).await,
-            Way::Local(_) => Err(transport::Error::process_gone()),
+            Way::Local(_) => {
+                let server = "this machine".to_owned();
+                let place = transport::Place { server, hop: transport::Hop::Host };
+                let what = "connection to a socket";
+                let answer = "there is no SSH server in between".to_owned();
+                let failure = transport::Failure::ChannelRefused { what, answer };
+                Err(transport::Error::new(place, std::time::Duration::ZERO, failure))
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! The command line, as a person sees it: the built binary in a sealed environment.
 
+mod config;
 mod help;
 pub mod operator;
 mod refusals;

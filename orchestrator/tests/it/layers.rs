@@ -6,25 +6,21 @@ use std::path::{Path, PathBuf};
 /// From the top down: a module may use what stands below it, and itself.
 const LAYERS: &[&[&str]] = &[
     &["cli"],
+    &["service"],
+    &["api"],
     &["axon"],
     &["fleet"],
     &["metagraph_cache"],
-    &["chain", "runner", "ssh", "store", "embedded_host", "init", "import"],
+    &["chain", "docker", "runner", "ssh", "store", "embedded_host", "init", "import", "grants"],
     &["pow", "sweep", "alerts"],
-    &["signing_key"],
-    &["runner", "ssh", "store", "embedded_host", "init", "import"],
-    &["pow"],
     &["wallet"],
-    &["signing_key", "hotkey"],
-    &["transport", "fleet_file", "config"],
-    &["docker", "runner", "ssh", "store", "embedded_host", "init", "import"],
-    &["pow"],
     &["signing_key"],
     &["transport", "fleet_file"],
     &["config"],
     &["toml_text", "host_spec"],
     &[
         "byte_size",
+        "hotkey",
         "ids",
         "host_state",
         "reason",
@@ -34,6 +30,8 @@ const LAYERS: &[&[&str]] = &[
         "render",
         "retry",
         "error_chain",
+        "log_file",
+        "token",
     ],
 ];
 

@@ -33,6 +33,7 @@ fn spec(host: &Host) -> HostSpec {
         gpus: None,
         labels: Default::default(),
         work_dir: None,
+        containers: Default::default(),
     }
 }
 

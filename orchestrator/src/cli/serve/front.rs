@@ -1,0 +1,306 @@
+//! The service for validators within `serve`: wallet, chain, listeners.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::api::Health;
+use crate::axon::{self, AxonContext, AxonLimits, Rate, TlsFiles};
+use crate::chain::{
+    AccountId32, Announced, AnnouncementOptions, AxonAddress, ChainClient, ChainOptions, Network,
+    Signer,
+};
+use crate::cli::app::App;
+use crate::cli::failure::Failure;
+use crate::cli::wallet;
+use crate::config::{self, Config, Source};
+use crate::error_chain::causes;
+use crate::fleet::Fleet;
+use crate::hotkey::Hotkey;
+use crate::metagraph_cache::MetagraphCache;
+use crate::service::{Doorkeeper, Validators};
+use crate::wallet::{Crypto, HotkeyPair, WalletPlace};
+
+/// From one reading of the metagraph to the next: stakes change by the hour, and public nodes want
+/// to be asked rarely.
+const METAGRAPH_INTERVAL: Duration = Duration::from_secs(600);
+
+/// From a failed announcement to the next attempt: the chain takes one every ten minutes or so.
+const ANNOUNCE_AGAIN: Duration = Duration::from_secs(600);
+
+/// Everything that the service for validators is made of.
+pub struct Front {
+    listeners: Vec<(TcpListener, SocketAddr)>,
+    context: AxonContext,
+    validators: Validators,
+    metagraph: Option<MetagraphCache>,
+    announcement: Option<(ChainClient, AnnouncementOptions)>,
+    /// Who is let in; its list can be changed.
+    pub door: Doorkeeper,
+}
+
+impl Front {
+    /// Opens the wallet and the listeners. `None`, with a word why, where there is no wallet and
+    /// none was asked for: then this is no miner.
+    pub async fn prepare(
+        app: &App<'_>,
+        fleet: watch::Receiver<Option<Arc<Fleet>>>,
+    ) -> Result<Option<Self>, Failure> {
+        let Some(pair) = pair(app)? else { return Ok(None) };
+        let config = &app.config;
+        let store = app.store().await?.clone();
+        let chain = chain(app)?;
+        let metagraph = match &chain {
+            Some(chain) => {
+                let netuid = config.bittensor.netuid;
+                let opened =
+                    MetagraphCache::open(store.clone(), chain.clone(), netuid, &app.actor).await;
+                Some(opened?)
+            }
+            None => None,
+        };
+        let allowed = allowed(config);
+        if chain.is_none() {
+            let whom = match allowed.len() {
+                0 => "nobody is let in: `allowed_validators` is empty".to_owned(),
+                count => format!("only the {count} hotkeys of `allowed_validators` are let in"),
+            };
+            app.report.note(&format!("no chain, as `skip_registration` says: {whom}"));
+        }
+        let min_stake = config.validator_assignment.min_stake_rao;
+        let door = Doorkeeper::new(allowed, metagraph.clone(), min_stake);
+        let validators = Validators::new(
+            store.clone(),
+            fleet,
+            door.clone(),
+            config.validator_assignment.clone(),
+            config.ssh_session.clone(),
+        );
+        let mut ports = vec![(config.bittensor.axon_port, "bittensor.axon_port")];
+        if config.server.port != 0 && config.server.port != config.bittensor.axon_port {
+            ports.push((config.server.port, "server.port"));
+        }
+        let mut listeners = Vec::new();
+        for (port, key) in ports {
+            listeners.push(super::bind(config.server.host, port, key).await?);
+        }
+        let context = AxonContext {
+            pair: pair.clone(),
+            store,
+            admission: Arc::new(door.clone()),
+            routes: validators.routes(),
+            limits: limits(config),
+            tls: tls(app),
+        };
+        let announcement = announcement(app, chain)?;
+        if announcement.is_some() && pair.crypto() != Crypto::Sr25519 {
+            return Err(Failure::user("cannot announce the axon with an ed25519 hotkey")
+                .hint("use an sr25519 hotkey, or take `external_ip` out of [bittensor]"));
+        }
+        Ok(Some(Self { listeners, context, validators, metagraph, announcement, door }))
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> Vec<String> {
+        self.listeners.iter().map(|(_, address)| address.to_string()).collect()
+    }
+
+    /// The hotkey that it answers for.
+    pub fn hotkey(&self) -> Hotkey {
+        self.context.pair.hotkey()
+    }
+
+    /// Serves until the end.
+    pub async fn run(self, app: &App<'_>, health: &watch::Sender<Health>) {
+        const NAME: &str = "axon";
+        let addresses = self.addresses().join(", ");
+        health.send_modify(|health| health.set(NAME, true, format!("listens on {addresses}")));
+        let pair = self.context.pair.clone();
+        let listening = self.listeners.into_iter().map(|(listener, address)| {
+            let context = self.context.clone();
+            let cancel = app.cancel.clone();
+            async move {
+                if let Err(error) = axon::serve(listener, context, cancel).await {
+                    let why = std::iter::once(error.to_string()).chain(causes(&error));
+                    let why = why.collect::<Vec<_>>().join(": ");
+                    tracing::error!(%address, why, "the service for validators has ended");
+                    health.send_modify(|health| health.set(NAME, false, why));
+                }
+            }
+        });
+        let listening = futures_util::future::join_all(listening);
+        let chain = async {
+            if let Some(metagraph) = &self.metagraph {
+                let reading = metagraph.run(METAGRAPH_INTERVAL, app.cancel.clone());
+                tokio::join!(reading, follow_chain(app, metagraph, health));
+            }
+        };
+        let announcing = async {
+            if let Some((chain, options)) = &self.announcement {
+                announce(app, chain, options, &ChainKey(pair), health).await;
+            }
+        };
+        tokio::join!(listening, chain, announcing);
+        self.validators.drain().await;
+    }
+}
+
+/// The hotkeys of `allowed_validators`.
+pub fn allowed(config: &Config) -> BTreeSet<Hotkey> {
+    // The configuration was refused if one of them were none.
+    config.security.allowed_validators.iter().filter_map(|text| Hotkey::parse(text).ok()).collect()
+}
+
+fn pair(app: &App<'_>) -> Result<Option<Arc<HotkeyPair>>, Failure> {
+    let config = &app.config.bittensor;
+    let folder = app.settings.resolve(&config.wallet_path);
+    let place = WalletPlace::new(&folder, &config.wallet_name, &config.hotkey_name)
+        .map_err(|error| Failure::user("cannot use the wallet").because(error))?;
+    let file: PathBuf = place.hotkey_file();
+    let asked_for = app.settings.reading.entries.iter().any(|entry| {
+        entry.key.starts_with("bittensor.") && matches!(entry.source, Source::File { .. })
+    });
+    if !asked_for && !file.exists() {
+        app.report.note(&format!("no service for validators: there is no {}", file.display()));
+        return Ok(None);
+    }
+    wallet::unlock(app, &place).map(|pair| Some(Arc::new(pair)))
+}
+
+fn chain(app: &App<'_>) -> Result<Option<ChainClient>, Failure> {
+    let config = &app.config.bittensor;
+    if config.skip_registration {
+        return Ok(None);
+    }
+    let network = match config.network {
+        config::Network::Finney => Network::Finney,
+        config::Network::Test => Network::Test,
+        config::Network::Local => Network::Local,
+    };
+    let options = ChainOptions::new(network, &config.chain_endpoints, false)
+        .map_err(|error| Failure::user("cannot use `chain_endpoint`").because(error))?;
+    Ok(Some(ChainClient::new(options)))
+}
+
+fn announcement(
+    app: &App<'_>,
+    chain: Option<ChainClient>,
+) -> Result<Option<(ChainClient, AnnouncementOptions)>, Failure> {
+    let config = &app.config.bittensor;
+    let Some(chain) = chain else { return Ok(None) };
+    let Some(ip) = config.external_ip else {
+        app.report.note("the chain is told no address: `external_ip` of [bittensor] is not set");
+        return Ok(None);
+    };
+    let address = AxonAddress::new(ip, config.axon_port)
+        .map_err(|error| Failure::user("cannot announce the axon").because(error))?;
+    let (netuid, allow_private) = (config.netuid, config.allow_private_ip);
+    Ok(Some((chain, AnnouncementOptions { netuid, address, allow_private })))
+}
+
+fn limits(config: &Config) -> AxonLimits {
+    let rate = &config.validator_comms.rate_limit;
+    let each = match rate.enabled {
+        true => Rate { per_second: rate.requests_per_second, burst: rate.burst_capacity },
+        false => Rate { per_second: 1_000_000, burst: 1_000_000 },
+    };
+    let timeout = config.validator_comms.request_timeout;
+    AxonLimits {
+        connections: config.server.max_connections,
+        sessions: config.validator_comms.max_concurrent_sessions,
+        head_timeout: config.server.request_timeout,
+        body_timeout: config.server.request_timeout,
+        request_timeout: timeout,
+        per_address: each,
+        per_hotkey: each,
+        ..AxonLimits::default()
+    }
+}
+
+fn tls(app: &App<'_>) -> Option<TlsFiles> {
+    let security = &app.config.security;
+    let (Some(certificate), Some(key)) = (&security.cert_path, &security.key_path) else {
+        return None;
+    };
+    let authorities = security.ca_cert_path.as_ref().filter(|_| security.enable_mtls);
+    Some(TlsFiles {
+        certificate: app.settings.resolve(certificate),
+        key: app.settings.resolve(key),
+        client_authorities: authorities.map(|path| app.settings.resolve(path)),
+    })
+}
+
+/// Publishes how the reading of the chain goes.
+async fn follow_chain(app: &App<'_>, metagraph: &MetagraphCache, health: &watch::Sender<Health>) {
+    let mut status = metagraph.status();
+    loop {
+        let now = status.borrow_and_update().clone();
+        health.send_modify(|health| match (&now.error, now.block) {
+            (Some(error), _) => health.set("chain", false, error.clone()),
+            (None, Some(block)) => health.set("chain", true, format!("as of block {block}")),
+            (None, None) => health.set("chain", false, "it was not read yet"),
+        });
+        // Cancel safety: both are plain waits.
+        tokio::select! {
+            changed = status.changed() => if changed.is_err() { return },
+            () = app.cancel.cancelled() => return,
+        }
+    }
+}
+
+/// Announces the axon, once, after as many attempts as it takes.
+async fn announce(
+    app: &App<'_>,
+    chain: &ChainClient,
+    options: &AnnouncementOptions,
+    key: &ChainKey,
+    health: &watch::Sender<Health>,
+) {
+    const NAME: &str = "announcement";
+    loop {
+        // Cancel safety: an announcement that was sent is found on the chain the next time.
+        let done = tokio::select! {
+            done = chain.announce(key, options) => done,
+            () = app.cancel.cancelled() => return,
+        };
+        match done {
+            Ok(done) => {
+                let words = match done {
+                    Announced::Already => "the chain has the address already",
+                    Announced::Finalized { .. } => "the chain has taken the address",
+                };
+                tracing::info!(words, "the axon is announced");
+                health.send_modify(|health| health.set(NAME, true, words));
+                return;
+            }
+            Err(error) => {
+                let why = std::iter::once(error.to_string()).chain(causes(&error));
+                let why = why.collect::<Vec<_>>().join(": ");
+                tracing::error!(why, hint = error.hint(), "the axon is not announced");
+                health.send_modify(|health| health.set(NAME, false, why));
+            }
+        }
+        super::rest(app, ANNOUNCE_AGAIN).await;
+        if app.cancel.is_cancelled() {
+            return;
+        }
+    }
+}
+
+/// The hotkey as the chain's client wants it.
+struct ChainKey(Arc<HotkeyPair>);
+
+impl Signer for ChainKey {
+    fn hotkey(&self) -> AccountId32 {
+        AccountId32::from(*self.0.hotkey().public_key())
+    }
+
+    fn sign(&self, payload: &[u8]) -> [u8; 64] {
+        self.0.sign(payload)
+    }
+}
