@@ -436,7 +436,8 @@ async fn stopped_at_any_step_nothing_is_left_open() {
         };
         let spec = resolve(&file, &environment).await.unwrap().hosts.remove(0);
         let ssh = SshContext::new(Limits::default(), TrustPolicy::default());
-        let fleet = Fleet { store: site.store().await, ssh: ssh.into(), actor: "ops@desk".to_owned() };
+        let fleet =
+            Fleet { store: site.store().await, ssh: ssh.into(), actor: "ops@desk".to_owned() };
         let key = Arc::new(SigningKey::load_or_create(&site.operator.home()).unwrap());
         let artifact = Arc::new(Artifact::read(&runner()).unwrap());
         let options = VerifyOptions {
