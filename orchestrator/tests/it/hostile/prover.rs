@@ -124,7 +124,7 @@ impl Provers {
                 step(id, ProveEvent::Prepared { device: Some(device) })
             }
             Unit::Unknown { name } => finished(id, Outcome::Unsupported { unit: name }),
-            Unit::Health {} => finished(id, Outcome::Ok {}),
+            Unit::Health {} | Unit::Dial { .. } | Unit::Hold(_) => finished(id, Outcome::Ok {}),
         }
     }
 
@@ -208,6 +208,7 @@ impl Provers {
                 _ => finished(id, Outcome::Ok {}),
             },
             Round::Unknown { name } => finished(id, Outcome::Unsupported { unit: name }),
+            Round::Send { .. } | Round::Grant { .. } | Round::End {} => Vec::new(),
         }
     }
 
