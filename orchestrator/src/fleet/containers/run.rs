@@ -490,7 +490,11 @@ impl Life<'_> {
 
     async fn stop(&mut self, why: Stop) -> Result<(), ContainerError> {
         self.stopped = Some(why);
-        metrics::CONTAINERS_STOPPED.increment();
+        let counter = match why {
+            Stop::Interrupted => &metrics::CONTAINERS_STOPPED,
+            Stop::TimedOut => &metrics::CONTAINERS_EXPIRED,
+        };
+        counter.increment();
         (self.attempt.on_event)(RunEvent::Stopping(why));
         let words = match why {
             Stop::Interrupted => "interrupted",
