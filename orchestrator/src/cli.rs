@@ -106,7 +106,6 @@ enum Verb {
     Rm(rm::Args),
     Inspect(inspect::Args),
     Chain(chain::Args),
-    Audit(audit::Args),
     Wallet(wallet::Args),
     Completions(completions::Args),
 }
@@ -197,7 +196,6 @@ async fn dispatch(app: &App<'_>, verb: Verb) -> Result<Exit, Failure> {
         Verb::Rm(args) => rm::run(app, args).await,
         Verb::Inspect(args) => inspect::run(app, args).await,
         Verb::Chain(args) => chain::run(app, args).await,
-        Verb::Audit(args) => audit::run(app, args).await,
         Verb::Wallet(args) => wallet::run(app, &args),
         Verb::Completions(args) => completions::run(app, &args),
     }

@@ -15,7 +15,6 @@ mod host_keys;
 mod hosts;
 mod leases;
 mod ledger;
-mod metagraphs;
 mod listings;
 mod metagraphs;
 mod serve_lease;
@@ -45,7 +44,6 @@ pub use sweeps::{
     AlertRow, FindingRow, HostChange, HostKnowledge, HostSweep, LockHolder, ProbeRow, SweepCounts,
     SweepLock, SweepRow, trouble_of,
 };
-pub use ledger::{Duplicate, SeenBy, Sighting};
 
 /// How long a statement waits for another process's write to end. A write here is a few rows;
 /// half a minute of contention means that something holds the database and should be reported.

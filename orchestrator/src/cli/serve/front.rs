@@ -13,7 +13,7 @@ use crate::api::Health;
 use crate::axon::{self, AxonContext, AxonLimits, Rate, TlsFiles};
 use crate::chain::{
     AccountId32, Announced, AnnouncementOptions, AxonAddress, ChainClient, ChainOptions, Network,
-    Signer,
+    Signature, Signer,
 };
 use crate::cli::app::App;
 use crate::cli::failure::Failure;
@@ -98,10 +98,6 @@ impl Front {
             tls: tls(app),
         };
         let announcement = announcement(app, chain)?;
-        if announcement.is_some() && pair.crypto() != Crypto::Sr25519 {
-            return Err(Failure::user("cannot announce the axon with an ed25519 hotkey")
-                .hint("use an sr25519 hotkey, or take `external_ip` out of [bittensor]"));
-        }
         Ok(Some(Self { listeners, context, validators, metagraph, announcement, door }))
     }
 
@@ -300,7 +296,11 @@ impl Signer for ChainKey {
         AccountId32::from(*self.0.hotkey().public_key())
     }
 
-    fn sign(&self, payload: &[u8]) -> [u8; 64] {
-        self.0.sign(payload)
+    fn sign(&self, payload: &[u8]) -> Signature {
+        let signature = self.0.sign(payload);
+        match self.0.crypto() {
+            Crypto::Sr25519 => Signature::Sr25519(signature),
+            Crypto::Ed25519 => Signature::Ed25519(signature),
+        }
     }
 }

@@ -124,7 +124,8 @@ impl Provers {
                 step(id, ProveEvent::Prepared { device: Some(device) })
             }
             Unit::Unknown { name } => finished(id, Outcome::Unsupported { unit: name }),
-            Unit::Health {} => finished(id, Outcome::Ok {}),
+            // Nothing of this is asked of a prover.
+            Unit::Health {} | Unit::Dial { .. } | Unit::Hold(_) => finished(id, Outcome::Ok {}),
         }
     }
 
@@ -208,6 +209,8 @@ impl Provers {
                 _ => finished(id, Outcome::Ok {}),
             },
             Round::Unknown { name } => finished(id, Outcome::Unsupported { unit: name }),
+            // Of other units.
+            Round::Send { .. } | Round::Grant { .. } | Round::End {} => Vec::new(),
         }
     }
 
