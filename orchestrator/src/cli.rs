@@ -107,6 +107,7 @@ enum Verb {
     Audit(audit::Args),
     Config(config::Args),
     Token(token::Args),
+    Wallet(wallet::Args),
     Completions(completions::Args),
 }
 

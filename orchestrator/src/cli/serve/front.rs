@@ -98,10 +98,6 @@ impl Front {
             tls: tls(app),
         };
         let announcement = announcement(app, chain)?;
-        if announcement.is_some() && pair.crypto() != Crypto::Sr25519 {
-            return Err(Failure::user("cannot announce the axon with an ed25519 hotkey")
-                .hint("use an sr25519 hotkey, or take `external_ip` out of [bittensor]"));
-        }
         Ok(Some(Self { listeners, context, validators, metagraph, announcement, door }))
     }
 

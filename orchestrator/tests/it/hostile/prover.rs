@@ -124,6 +124,7 @@ impl Provers {
                 step(id, ProveEvent::Prepared { device: Some(device) })
             }
             Unit::Unknown { name } => finished(id, Outcome::Unsupported { unit: name }),
+            // Nothing of this is asked of a prover.
             Unit::Health {} | Unit::Dial { .. } | Unit::Hold(_) => finished(id, Outcome::Ok {}),
         }
     }
@@ -208,6 +209,7 @@ impl Provers {
                 _ => finished(id, Outcome::Ok {}),
             },
             Round::Unknown { name } => finished(id, Outcome::Unsupported { unit: name }),
+            // Of other units.
             Round::Send { .. } | Round::Grant { .. } | Round::End {} => Vec::new(),
         }
     }
