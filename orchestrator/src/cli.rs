@@ -107,7 +107,6 @@ enum Verb {
     Audit(audit::Args),
     Config(config::Args),
     Token(token::Args),
-    Wallet(wallet::Args),
     Completions(completions::Args),
 }
 
