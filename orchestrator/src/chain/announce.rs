@@ -359,7 +359,7 @@ async fn plan(
             blocks => Err(Error::RateLimited { blocks }),
         },
     );
-    let call_data = encoded.as_ref().map(Vec::clone).unwrap_or_default();
+    let call_data = encoded.as_ref().ok().cloned().unwrap_or_default();
     check(CheckName::Call, encoded.map(|bytes| format!("{} bytes, as known", bytes.len())));
     Ok(Announcement {
         head: view.head(),

@@ -67,10 +67,11 @@ pub async fn run(app: &App<'_>, args: Args) -> Result<Exit, Failure> {
         ..VerifyOptions::new(artifact, key)
     };
     let view = View::new(app.report, &spec.name);
-    let on_event = |event| match event {
+    let on_event = |event| {
         // The steps of each run would be a flood; which run it is, is told instead.
-        VerifyEvent::Step(VerifyStep::Connecting | VerifyStep::Starting) => view.show(event),
-        _ => {}
+        if let VerifyEvent::Step(VerifyStep::Connecting | VerifyStep::Starting) = event {
+            view.show(event);
+        }
     };
     let on_run = |mode: &'static str, run: u32| {
         let words = match run {

@@ -87,6 +87,9 @@ pub enum Stream {
     Err,
 }
 
+/// What is answered to each message.
+pub type Talker = Box<dyn FnMut(ToRunner) -> Vec<u8> + Send>;
+
 /// One thing that a command does.
 #[derive(Clone)]
 pub enum Act {
@@ -97,7 +100,7 @@ pub enum Act {
     /// Reads a runner request from stdin, and writes what this makes of its id to stdout.
     Reply(fn(RequestId) -> Vec<u8>),
     /// Reads the messages to a runner to their end, and writes what this answers each.
-    Talk(Arc<dyn Fn() -> Box<dyn FnMut(ToRunner) -> Vec<u8> + Send> + Send + Sync>),
+    Talk(Arc<dyn Fn() -> Talker + Send + Sync>),
     /// Reads stdin to its end.
     ReadAll,
     /// Runs the command line for real, with `sh -c` and this environment variable `HOME`.

@@ -91,7 +91,7 @@ pub(in crate::fleet) fn plan(facts: &HostFacts, wanted: &Wanted<'_>) -> Result<P
         let twice = chosen.iter().filter(|other| other.uuid == gpu.uuid).count() > 1;
         match fit(gpu, twice, wanted) {
             Ok(target) => plan.targets.push(target),
-            Err(unfit) => plan.unfit.push(unfit),
+            Err(unfit) => plan.unfit.push(*unfit),
         }
     }
     Ok(plan)
@@ -137,15 +137,11 @@ fn claim_check(chosen: &[&Gpu], wanted: &Wanted<'_>) -> Vec<CheckRow> {
     }]
 }
 
-fn fit(gpu: &Gpu, twice: bool, wanted: &Wanted<'_>) -> Result<Target, Unfit> {
+fn fit(gpu: &Gpu, twice: bool, wanted: &Wanted<'_>) -> Result<Target, Box<Unfit>> {
     let name =
         GpuName { index: gpu.index, uuid: printable(&gpu.uuid), name: printable(&gpu.model) };
-    let unfit = |reason, message: String, hint: Option<String>| Unfit {
-        gpu: name.clone(),
-        reason,
-        message,
-        hint,
-        failed: None,
+    let unfit = |reason, message: String, hint: Option<String>| {
+        Box::new(Unfit { gpu: name.clone(), reason, message, hint, failed: None })
     };
     if let Some(problem) = &gpu.problem {
         let message = format!("the GPU does not answer: {}", printable(problem));
@@ -159,7 +155,7 @@ fn fit(gpu: &Gpu, twice: bool, wanted: &Wanted<'_>) -> Result<Target, Unfit> {
         let detail = "two GPUs of this host have this UUID".to_owned();
         let failed = CheckRow { check: "identity", status: Status::Failed, detail: detail.clone() };
         let unfit = unfit(Reason::DuplicateGpu, detail, None);
-        return Err(Unfit { failed: Some(failed), ..unfit });
+        return Err(Box::new(Unfit { failed: Some(failed), ..*unfit }));
     }
     let (claimed, source) = match wanted.claim {
         Some(claim) => (claim.model.as_str(), ModelSource::FleetFile),

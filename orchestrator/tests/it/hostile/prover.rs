@@ -137,7 +137,7 @@ impl Provers {
         match round {
             Round::Load { .. } => match lie {
                 Some(Lie::FilledEarly) => filled(),
-                Some(Lie::AnotherReply) => reply(id, Reply::Facts(Box::new(HostFacts::default()))),
+                Some(Lie::AnotherReply) => reply(id, Reply::Facts(Box::default())),
                 _ => step(id, ProveEvent::Loaded {}),
             },
             Round::Fill { context } => match lie {
