@@ -220,8 +220,10 @@ impl Sweeper {
 
     /// Closes every connection that was kept.
     pub async fn close(&self) {
-        let closing = self.connections.values().map(|connections| connections.close());
-        futures_util::stream::iter(closing).for_each_concurrent(256, |closing| closing).await;
+        let all: Vec<Arc<HostConnections>> = self.connections.values().map(Arc::clone).collect();
+        futures_util::stream::iter(all)
+            .for_each_concurrent(256, |connections| async move { connections.close().await })
+            .await;
     }
 
     /// What the sweeper works with.

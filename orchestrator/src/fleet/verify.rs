@@ -10,11 +10,13 @@
 //! is one try in which everybody answers at once.
 //!
 //! - [`targets`]: which GPUs, and what each is taken for. Pure.
+//! - [`leases`]: what others hold is left alone, and what is challenged is held meanwhile.
 //! - [`rounds`]: what one GPU must answer, in order. Pure.
 //! - [`proving`]: the talk with all of them in one session; the barrier is there.
 //! - [`verdict`]: what is said of each GPU and of the host.
 //! - [`telemetry`]: what the GPUs were at meanwhile.
 
+mod leases;
 pub(super) mod proving;
 mod rounds;
 pub(super) mod targets;
@@ -197,6 +199,9 @@ pub enum VerifyError {
         /// What there is.
         known: Vec<String>,
     },
+    /// The GPUs cannot be held for the verification.
+    #[error("cannot take a lease of the GPUs")]
+    Lease(#[source] store::LeaseError),
     /// The host's key has no SHA-256 fingerprint to bind the challenge to.
     #[error("the host key has no SHA-256 fingerprint")]
     HostId,
@@ -221,6 +226,7 @@ impl VerifyError {
         match self {
             Self::Link(error) => error.reason(),
             Self::Store(_) => Reason::Store,
+            Self::Lease(_) => Reason::Lease,
             Self::NoGpus | Self::UnknownGpu { .. } => Reason::GpuNotFound,
             Self::Cancelled => Reason::Cancelled,
             Self::Random(_) | Self::Document(_) | Self::HostId | Self::Verifier(_) => Reason::Bug,
@@ -256,14 +262,19 @@ pub async fn verify(
     on_event: &(dyn Fn(VerifyEvent) + Sync),
     cancel: &CancellationToken,
 ) -> Result<HostVerdict, VerifyError> {
-    let open = Mutex::new(Vec::new());
-    let run = Run { fleet, spec, options, on_event, open: &open };
+    let (open, lease) = (Mutex::new(Vec::new()), Mutex::new(None));
+    let run = Run { fleet, spec, options, on_event, open: &open, lease: &lease };
     // Cancel safety: the run is dropped whole.
     let result = tokio::select! {
         result = run.whole() => result,
         () = cancel.cancelled() => Err(VerifyError::Cancelled),
     };
     let open = open.into_inner().unwrap_or_else(PoisonError::into_inner);
+    // Whatever came of it: the runner has ended, or ends by its lost connection.
+    if let Some(lease) = lease.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        let released = fleet.store.release_lease(&fleet.actor, &lease, "the verification ended");
+        released.await.map_err(VerifyError::Store)?;
+    }
     record(fleet, spec, options, open, result).await
 }
 
@@ -381,6 +392,8 @@ struct Run<'a> {
     on_event: &'a (dyn Fn(VerifyEvent) + Sync),
     /// The challenges that are stored and have no end there.
     open: &'a Mutex<Vec<String>>,
+    /// The lease that is held.
+    lease: &'a Mutex<Option<String>>,
 }
 
 /// One GPU's part of a try, once it is judged.
@@ -403,10 +416,15 @@ impl Run<'_> {
     }
 
     async fn on_host(&self, reached: &mut Reached) -> Result<Ended, VerifyError> {
-        let (plan, duplicates) = match self.options.allow_reference {
+        let (mut plan, duplicates) = match self.options.allow_reference {
             true => (Plan::default(), Vec::new()),
             false => self.look(&mut reached.session).await?,
         };
+        if !self.options.local && !plan.targets.is_empty() {
+            let hold = self.options.hold_for;
+            let lease = leases::take(self.fleet, &self.spec.name, &mut plan, hold).await?;
+            *self.lease.lock().unwrap_or_else(PoisonError::into_inner) = lease;
+        }
         let known =
             self.fleet.store.least_rtt_ns(&self.spec.name).await.map_err(VerifyError::Store)?;
         let least_rtt_ns = known.unwrap_or(u64::MAX).min(reached.rtt_ns);

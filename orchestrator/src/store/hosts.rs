@@ -4,9 +4,7 @@ use runner_protocol::HostFacts;
 use serde::Serialize;
 use sqlx::{Row as _, Sqlite, Transaction};
 
-use super::{
-    Error, NewEvent, Store, audit, document, facts, leases, now_ms, statement, sweeps,
-};
+use super::{Error, NewEvent, Store, audit, document, facts, leases, now_ms, statement, sweeps};
 use crate::host_spec::HostSpec;
 use crate::host_state::{HostEvent, HostState};
 use crate::ids::HostName;

@@ -411,7 +411,6 @@ pub(super) async fn forget(tx: &mut Transaction<'_, Sqlite>, host: &HostName) ->
         "DELETE FROM passports WHERE host = ?",
         "DELETE FROM sweep_memory WHERE host = ?",
         "DELETE FROM alert_marks WHERE host = ?",
-        "UPDATE findings SET resolved_ms = first_ms WHERE host = ? AND resolved_ms IS NULL",
     ] {
         sqlx::query(query)
             .bind(host.as_str())
@@ -419,7 +418,13 @@ pub(super) async fn forget(tx: &mut Transaction<'_, Sqlite>, host: &HostName) ->
             .await
             .map_err(statement(operation))?;
     }
-    Ok(())
+    sqlx::query("UPDATE findings SET resolved_ms = ? WHERE host = ? AND resolved_ms IS NULL")
+        .bind(now_ms())
+        .bind(host.as_str())
+        .execute(&mut **tx)
+        .await
+        .map(|_| ())
+        .map_err(statement(operation))
 }
 
 /// The reason of a host's last failure: the finding's own word.

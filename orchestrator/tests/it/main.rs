@@ -1,8 +1,8 @@
 //! Integration tests of the orchestrator, against real parts on loopback.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stderr, reason = "tests")]
 
-mod chain;
 mod axon;
+mod chain;
 mod chaos;
 mod cli;
 mod config;
@@ -21,8 +21,8 @@ mod hosts;
 mod import;
 mod init;
 mod layers;
-mod serve;
 mod python;
+mod serve;
 mod ssh_auth;
 mod ssh_channels;
 mod ssh_faults;
@@ -32,7 +32,7 @@ mod ssh_shells;
 mod ssh_trust;
 mod sshd;
 mod store;
-mod test_chain;
 mod sweep;
+mod test_chain;
 mod verify;
 mod wallet;

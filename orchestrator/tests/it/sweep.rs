@@ -306,3 +306,44 @@ async fn wrong_input_is_said_before_any_host_is_reached() {
     assert!(none.stderr.contains("there are no hosts to sweep"), "{none:?}");
     assert_eq!(host.sshd.log().matches("Connection from").count(), before);
 }
+
+/// A repair needs leave, a host that nobody holds, and an attempt that is left.
+#[tokio::test]
+async fn services_are_restarted_only_where_that_is_allowed_and_nobody_is_hurt() {
+    let tools = tempfile::tempdir().unwrap();
+    let smi = tools.path().join("nvidia-smi");
+    fs::write(&smi, "#!/bin/sh\necho \"$@\" >>\"$HOME/smi.log\"\n").unwrap();
+    let runs = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(&smi, runs).unwrap();
+    let environment = format!(
+        "LD_LIBRARY_PATH={} FAKE_NVML=honest PATH={}:/usr/bin:/bin",
+        fake_nvml().display(),
+        tools.path().display()
+    );
+    let host = Host::with(&[], &environment);
+    let operator = operator("restart_services = true\nrecovery_attempts = 2", "");
+    operator.fleet(&[host.pinned("gpu-01")]);
+    operator.deploy([]).await.expect(0);
+    let said = || fs::read_to_string(host.home.join("smi.log")).unwrap_or_default();
+    let sweep = ["sweep", "--json", "--fail-on", "never"];
+    for state in ["leased", "draining", "quarantined"] {
+        let held = match state {
+            "leased" => "UPDATE hosts SET state = 'leased'",
+            "draining" => "UPDATE hosts SET state = 'draining'",
+            _ => "UPDATE hosts SET state = 'quarantined'",
+        };
+        lock::change_database(&operator, held).await;
+        let left = row(&operator.run(sweep).await.expect(0), "gpu-01");
+        assert_eq!((&left["state"], said().as_str()), (&state.into(), ""), "{left}");
+    }
+    lock::change_database(&operator, "UPDATE hosts SET state = 'ready'").await;
+    let off = operator.write("off.toml", &format!("[sweep]\n{IGNORED}"));
+    operator.run(["--config", off.to_str().unwrap(), "sweep", "--fail-on", "never"]).await;
+    assert_eq!(said(), "");
+    for count in [1, 2, 2] {
+        operator.run(sweep).await.expect(0);
+        assert_eq!(said(), "-pm 1\n".repeat(count));
+    }
+    let audit = operator.audit().await;
+    assert_eq!(audit.iter().filter(|kind| *kind == "recovery.succeeded").count(), 2, "{audit:?}");
+}

@@ -149,7 +149,9 @@ fn phase_of(round: &Round) -> &'static str {
         Round::Open { .. } => "open",
         Round::Release {} => "release",
         // Of other units, or of a later version: the child refuses them.
-        Round::Send { .. } | Round::Grant { .. } | Round::End {} | Round::Unknown { .. } => "unknown",
+        Round::Send { .. } | Round::Grant { .. } | Round::End {} | Round::Unknown { .. } => {
+            "unknown"
+        }
     }
 }
 

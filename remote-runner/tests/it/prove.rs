@@ -158,7 +158,12 @@ fn a_whole_reference_challenge_passes_the_verifier_only_where_that_is_allowed() 
 
     let judge = |proof: &Proof, allow_reference| {
         let timing = TimingPolicy::for_mode(Mode::Quick, None);
-        verify(&challenge, proof, None, &Policy { allow_reference, baseline: None, timing, held: false })
+        verify(
+            &challenge,
+            proof,
+            None,
+            &Policy { allow_reference, baseline: None, timing, held: false },
+        )
     };
     let verdict = judge(&proof, true);
     assert_eq!(verdict.outcome(), Judged::Unproven, "{verdict:?}");

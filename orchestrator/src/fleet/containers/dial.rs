@@ -41,7 +41,7 @@ pub(super) struct Connections {
 
 impl Connections {
     /// The connection for output, opened when it is first needed.
-    async fn bulk(&self) -> Result<&Link, LinkError> {
+    pub(super) async fn bulk(&self) -> Result<&Link, LinkError> {
         self.bulk.get_or_try_init(|| self.fleet.connect(&self.spec, false)).await
     }
 

@@ -100,6 +100,13 @@ impl HostEngine {
         self.connections.artifact.is_some()
     }
 
+    /// Makes the connection for output. A failure is told to whoever needs it then.
+    pub(super) async fn prepare_output(&self) {
+        if let Err(error) = self.connections.bulk().await {
+            tracing::debug!(%error, "no connection for output yet");
+        }
+    }
+
     /// Ends the connections.
     pub async fn close(&self) {
         self.connections.close().await;

@@ -42,6 +42,9 @@ const RENEWAL: Duration = Duration::from_secs(20);
 /// race while we are alive.
 const HOLD_MARGIN: Duration = Duration::from_secs(15);
 
+/// How much of what has come already is written at once, in bytes: more does not make it faster.
+const GATHERED_BYTES: usize = 64 * 1024;
+
 /// For output that is still on its way when the container was stopped.
 const LAST_OUTPUT: Duration = Duration::from_secs(5);
 
@@ -153,7 +156,15 @@ pub async fn run(
     let open = HostEngine::open(fleet, spec, artifact);
     let host = unless_cancelled(cancel, open).await??;
     let attempt = Attempt { fleet, host: &host, ruled: &ruled, options, on_event, cancel };
-    let ended = attempt.run(sink).await;
+    let foreground = sink.is_some();
+    let mut attempt = pin!(attempt.run(sink));
+    // Its output has a connection of its own, which is made while the container is. Cancel safe:
+    // the attempt is kept, and makes the connection itself if this one was given up.
+    let ended = tokio::select! {
+        biased;
+        ended = &mut attempt => ended,
+        () = host.prepare_output(), if foreground => attempt.await,
+    };
     host.close().await;
     if ended.is_err() {
         metrics::CONTAINERS_FAILED.increment();
@@ -479,7 +490,11 @@ impl Life<'_> {
 
     async fn stop(&mut self, why: Stop) -> Result<(), ContainerError> {
         self.stopped = Some(why);
-        metrics::CONTAINERS_STOPPED.increment();
+        let counter = match why {
+            Stop::Interrupted => &metrics::CONTAINERS_STOPPED,
+            Stop::TimedOut => &metrics::CONTAINERS_EXPIRED,
+        };
+        counter.increment();
         (self.attempt.on_event)(RunEvent::Stopping(why));
         let words = match why {
             Stop::Interrupted => "interrupted",
@@ -519,8 +534,26 @@ async fn after(timeout: Option<Duration>) {
 /// # Errors
 /// The stream broke off, or the sink takes nothing more.
 pub async fn pump(mut output: Output, sink: &mut dyn Sink) -> Result<(), ContainerError> {
-    while let Some((stream, bytes)) = output.next().await? {
-        sink.write(stream, bytes).await.map_err(ContainerError::Output)?;
+    let mut next = output.next().await?;
+    while let Some((stream, piece)) = next {
+        let mut gathered = Vec::from(piece);
+        // An engine sends a log line by line, and each write is a journey: what is there already
+        // goes with it. Cancel safe: `next` loses nothing when it is not ready.
+        let following = loop {
+            match output.next().now_or_never() {
+                Some(Ok(Some((same, piece))))
+                    if same == stream && gathered.len() < GATHERED_BYTES =>
+                {
+                    gathered.extend_from_slice(&piece);
+                }
+                other => break other,
+            }
+        };
+        sink.write(stream, gathered.into()).await.map_err(ContainerError::Output)?;
+        next = match following {
+            Some(next) => next?,
+            None => output.next().await?,
+        };
     }
     Ok(())
 }

@@ -118,10 +118,11 @@ pub async fn deliver(
     let mut names: Vec<&str> = due.iter().map(|row| row.channel.as_str()).collect();
     names.sort_unstable();
     names.dedup();
-    let work = names.iter().map(|name| {
-        let rows = due.iter().filter(|row| row.channel == *name);
-        one_channel(store, actor, channels, config, rows.collect())
-    });
+    let mut work = Vec::with_capacity(names.len());
+    for name in names {
+        let rows = due.iter().filter(|row| row.channel == name).collect();
+        work.push(one_channel(store, actor, channels, config, rows));
+    }
     let mut all = futures_util::stream::iter(work).buffer_unordered(8);
     let mut delivery = Delivery::default();
     while let Some(done) = all.next().await {

@@ -20,7 +20,7 @@ const NO_NEXT_TIME: Duration = Duration::from_secs(3_600);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pace {
     /// At the times of a schedule, read in UTC.
-    Schedule(Schedule),
+    Schedule(Box<Schedule>),
     /// So long after the end of the one before; the first at once.
     Every(Duration),
 }

@@ -28,7 +28,7 @@ const REFERENCE_LIMIT: Duration = Duration::from_secs(150);
 const WATCH_INTERVAL_MS: u64 = 100;
 
 /// The most requests that a runner takes at once, the watch included.
-const MAX_REQUESTS: usize = 16;
+const MAX_REQUESTS: usize = 40;
 
 /// One GPU's challenge, ready to be sent.
 #[derive(Debug, Clone)]
@@ -132,17 +132,17 @@ impl<'s> Proving<'s> {
     ) -> Result<Vec<Result<Answers, GpuFailure>>, runner::Error> {
         self.start_watch().await?;
         self.prepare().await?;
-        let load = |prover: &Prover, id| {
+        let load = self.messages(|prover: &Prover, id| {
             let (_, kernels) = prover.issued.model.as_ref()?;
             let image = Image(kernels.bytes.to_vec());
             Some(ToRunner::Continue { id, round: Round::Load { image } })
-        };
+        });
         self.phase(Phase::Load, GpuStep::Loading, load).await?;
-        let fill = |prover: &Prover, id| {
+        let fill = self.messages(|prover: &Prover, id| {
             let context = prover.issued.probes.first()?.context.encode();
             let round = Round::Fill { context: Box::new(ByteArray(context)) };
             Some(ToRunner::Continue { id, round })
-        };
+        });
         self.phase(Phase::Fill, GpuStep::Filling, fill).await?;
         self.probe(0).await?;
         let opened = Instant::now();
@@ -197,17 +197,17 @@ impl<'s> Proving<'s> {
 
     /// Probes all filled memories at once, then has all commitments opened.
     async fn probe(&mut self, number: usize) -> Result<(), runner::Error> {
-        let probe = |prover: &Prover, id| {
+        let probe = self.messages(|prover: &Prover, id| {
             let nonce = ByteArray(prover.issued.probes.get(number)?.nonce_probe);
             Some(ToRunner::Continue { id, round: Round::Probe { nonce } })
-        };
+        });
         self.phase(Phase::Probe, GpuStep::Probing, probe).await?;
-        let open = |prover: &Prover, id| {
+        let open = self.messages(|prover: &Prover, id| {
             let challenge = prover.issued.probes.get(number)?;
             let nonce = ByteArray(challenge.nonce_open);
             let round = Round::Open { nonce, counts: challenge.counts };
             Some(ToRunner::Continue { id, round })
-        };
+        });
         self.phase(Phase::Open, GpuStep::Opening, open).await?;
         for prover in self.provers.iter_mut().filter(|prover| prover.failure.is_none()) {
             let Some(challenge) = prover.issued.probes.get(number) else { continue };
@@ -219,29 +219,34 @@ impl<'s> Proving<'s> {
     }
 
     async fn release(&mut self) -> Result<(), runner::Error> {
-        let release = |_: &Prover, id| Some(ToRunner::Continue { id, round: Round::Release {} });
+        let release = self
+            .messages(|_: &Prover, id| Some(ToRunner::Continue { id, round: Round::Release {} }));
         self.phase(Phase::Release, GpuStep::Releasing, release).await?;
         let watch = self.watch.take().map(|id| ToRunner::Cancel { id });
         self.session.say(watch).await.map(drop)
     }
 
-    /// One phase of all GPUs that have not failed: what each is told goes out in one write.
+    /// What each GPU that has not failed is told, with its place among the provers.
+    fn messages(
+        &self,
+        message: impl Fn(&Prover, RequestId) -> Option<ToRunner>,
+    ) -> Vec<(usize, ToRunner)> {
+        let of = |(place, prover): (usize, &Prover)| {
+            let id = prover.id.filter(|_| prover.failure.is_none())?;
+            Some((place, message(prover, id)?))
+        };
+        self.provers.iter().enumerate().filter_map(of).collect()
+    }
+
+    /// One phase of these GPUs: what they are told goes out in one write.
     async fn phase(
         &mut self,
         phase: Phase,
         step: GpuStep,
-        message: impl Fn(&Prover, RequestId) -> Option<ToRunner>,
+        messages: Vec<(usize, ToRunner)>,
     ) -> Result<(), runner::Error> {
         self.tell(step);
-        let mut told = Vec::new();
-        let mut messages = Vec::new();
-        for (place, prover) in self.provers.iter().enumerate() {
-            let id = prover.id.filter(|_| prover.failure.is_none());
-            if let Some(message) = id.and_then(|id| message(prover, id)) {
-                told.push(place);
-                messages.push(message);
-            }
-        }
+        let (told, messages): (Vec<_>, Vec<_>) = messages.into_iter().unzip();
         let begun = within(PHASE_ALLOWANCE, phase, self.session.say(messages)).await?;
         for place in told {
             if let Some(prover) = self.provers.get_mut(place) {

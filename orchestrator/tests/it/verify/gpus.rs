@@ -10,7 +10,7 @@ use orchestrator::pow::SignedProof;
 use orchestrator::runner::Artifact;
 use orchestrator::signing_key::SigningKey;
 use orchestrator::ssh::{Limits, SshContext, TrustPolicy};
-use orchestrator::store::Store;
+use orchestrator::store::{GpuRequest, LeaseKind, NewLease, Store};
 use pow_kernels::ModelTable;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -436,7 +436,8 @@ async fn stopped_at_any_step_nothing_is_left_open() {
         };
         let spec = resolve(&file, &environment).await.unwrap().hosts.remove(0);
         let ssh = SshContext::new(Limits::default(), TrustPolicy::default());
-        let fleet = Fleet { store: site.store().await, ssh: ssh.into(), actor: "ops@desk".to_owned() };
+        let fleet =
+            Fleet { store: site.store().await, ssh: ssh.into(), actor: "ops@desk".to_owned() };
         let key = Arc::new(SigningKey::load_or_create(&site.operator.home()).unwrap());
         let artifact = Arc::new(Artifact::read(&runner()).unwrap());
         let options = VerifyOptions {
@@ -515,4 +516,32 @@ async fn a_card_that_computes_wrongly_or_has_no_sizes_calibrates_nothing() {
     let json = site.operator.run(usual).await.expect(5).json_lines().remove(0);
     assert_eq!(json["reason"], "input");
     assert!(json["causes"].to_string().contains("4000000000"), "{json}");
+}
+
+#[tokio::test]
+async fn a_gpu_that_somebody_holds_is_left_alone_and_the_others_are_held_meanwhile() {
+    let site = Site::start([proving(&[(ONE, None), (TWO, None)])]).await;
+    site.operator.deploy([]).await.expect(0);
+    let store = site.store().await;
+    let wanted = NewLease {
+        host: host("gpu-01"),
+        kind: LeaseKind::Container,
+        gpus: GpuRequest::These(vec![ONE.to_owned()]),
+        expires_ms: None,
+    };
+    let lease = store.acquire_lease("tenant@desk", &wanted).await.unwrap();
+    let (finished, json) = site.verify("gpu-01", &[]).await;
+    assert_eq!((finished.code, &json["reason"]), (Some(5), &"lease".into()), "{json}");
+    let (held, free) = (&json["gpus"][0], &json["gpus"][1]);
+    assert_eq!((&held["uuid"], &held["reason"]), (&ONE.into(), &"lease".into()));
+    assert!(held["message"].as_str().unwrap().contains("tenant@desk"), "{held}");
+    assert_eq!(free["outcome"], "accepted");
+    let rows = store.challenges(&host("gpu-01"), 9).await.unwrap();
+    assert_eq!(rows.len(), 1, "what is held is not asked");
+    // The verification's own lease was taken and has ended; the tenant's stands.
+    let live = store.live_leases(Some(&host("gpu-01"))).await.unwrap();
+    let live: Vec<_> = live.iter().map(|lease| lease.id.as_str()).collect();
+    assert_eq!(live, [lease.id.as_str()]);
+    let kinds = site.kinds().await;
+    assert_eq!(kinds.iter().filter(|kind| *kind == "lease.taken").count(), 2, "{kinds:?}");
 }
