@@ -359,7 +359,7 @@ async fn what_others_take_out_is_lost_and_what_others_grant_stays() {
     let foreign = String::from_utf8(foreign).unwrap().replace(&row.id, &"c".repeat(32));
     fs::write(&host.keys, [&before[..], foreign.as_bytes()].concat()).unwrap();
     let done = reconcile(&host.fleet, &host.spec()).await.unwrap();
-    assert_eq!(done.lost, [row.id.clone()]);
+    assert_eq!(done.lost, std::slice::from_ref(&row.id));
     assert_eq!(host.content(), [&before[..], foreign.as_bytes()].concat());
     let row = host.fleet.store.grant(&row.id).await.unwrap().unwrap();
     assert_eq!((row.state, row.end_reason.as_deref()), (GrantState::Gone, Some("lost")));
