@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use self::front::Front;
@@ -53,6 +54,9 @@ pub async fn run(app: &App<'_>, args: Args) -> Result<Exit, Failure> {
         return Err(Failure::user("the configuration cannot be served")
             .hint("`orchestrator config validate` looks at it again"));
     }
+    // Before anybody is told that it is ready: without it the signal ends the process.
+    let hangup = signal(SignalKind::hangup())
+        .map_err(|error| Failure::user("cannot listen for SIGHUP").because(error))?;
     let store = app.store().await?.clone();
     let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let instance = Instance::take(&store, &machine).await.map_err(instance_failure)?;
@@ -119,7 +123,7 @@ pub async fn run(app: &App<'_>, args: Args) -> Result<Exit, Failure> {
     let containers = look_after_containers(app, sweeps.artifact.clone(), &health);
     let sweeps = sweep_again_and_again(app, sweeps, &fleet, &health);
     let door = front.as_ref().map(|front| front.door.clone());
-    let reload = reload_at_hangup(app, door);
+    let reload = reload_at_hangup(app, hangup, door);
     let validators = async {
         if let Some(front) = front {
             front.run(app, &health).await;
@@ -306,12 +310,7 @@ async fn look_after_grants(app: &App<'_>, health: &watch::Sender<Health>) {
 }
 
 /// Reads the configuration again at each SIGHUP. One that is wrong changes nothing.
-async fn reload_at_hangup(app: &App<'_>, door: Option<Doorkeeper>) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut hangup) = signal(SignalKind::hangup()) else {
-        tracing::error!("cannot listen for SIGHUP");
-        return;
-    };
+async fn reload_at_hangup(app: &App<'_>, mut hangup: Signal, door: Option<Doorkeeper>) {
     loop {
         // Cancel safety: the receiver keeps a signal that came meanwhile.
         tokio::select! {
