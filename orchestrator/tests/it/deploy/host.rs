@@ -226,7 +226,9 @@ pub fn fake_nvml() -> &'static Path {
         // Under another name first: another test process may be using the library.
         let library = tempfile::NamedTempFile::new_in(&folder).unwrap().into_temp_path();
         let mut compiler = std::process::Command::new(sshd::need("/usr/bin/cc", "gcc"));
-        compiler.args(["-O1", "-shared", "-fPIC", "-o"]).arg(&library).arg(source);
+        let shim = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernels/cuda/shim");
+        compiler.args(["-O1", "-shared", "-fPIC", "-I"]).arg(shim);
+        compiler.arg("-o").arg(&library).arg(source);
         sshd::succeed(&mut compiler);
         library.persist(folder.join("libnvidia-ml.so.1")).unwrap();
         folder
