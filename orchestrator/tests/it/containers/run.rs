@@ -195,12 +195,15 @@ async fn logs_are_read_whole_and_in_part() {
     let logs = place.operator.run(["logs", "--follow", &address]).await.expect(0);
     assert_eq!((logs.stdout.as_str(), logs.stderr.as_str()), ("one\nthree\n", "two\n"));
     let last = place.operator.run(["logs", "--tail", "1", &address]).await.expect(0);
-    assert_eq!(last.stdout, "three\n");
+    // The engine reads the two streams apart: either line may be the last that it has noted.
+    let last = (last.stdout.as_str(), last.stderr.as_str());
+    assert!(matches!(last, ("three\n", "") | ("", "two\n")), "{last:?}");
     let later = place.operator.run(["logs", "--since", "2100-01-01T00:00:00Z", &address]).await;
     assert_eq!(later.expect(0).stdout, "");
     let json = place.operator.run(["logs", "--json", "--tail", "1", &address]).await.expect(0);
     let line: &Value = &json.json_lines()[0];
-    assert_eq!((&line["stream"], &line["base64"]), (&"stdout".into(), &"dGhyZWUK".into()));
+    let line = (line["stream"].as_str().unwrap(), line["base64"].as_str().unwrap());
+    assert!(matches!(line, ("stdout", "dGhyZWUK") | ("stderr", "dHdvCg==")), "{line:?}");
     place.operator.run(["rm", &address]).await.expect(0);
     place.assert_nothing_left().await;
 }
