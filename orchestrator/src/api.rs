@@ -1,7 +1,7 @@
 //! The operator API: health, metrics, and what the database knows, over HTTP, and a dashboard.
 //!
 //! It reads and changes nothing. Every answer that is an error is a problem document (RFC 9457)
-//! with a stable code and the request's id. Routes stand in one table, [`ROUTES`], which the
+//! with a stable code and the request's id. Routes stand in one table, `ROUTES`, which the
 //! OpenAPI document is tested against. Requests to a listener on loopback must name a loopback
 //! host, so that no web page can reach it through a name of its own; elsewhere each request but
 //! `/health` needs a token.

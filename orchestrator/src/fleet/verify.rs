@@ -9,12 +9,12 @@
 //! them, because a card that is free could else stand in for the one that is asked again. What counts
 //! is one try in which everybody answers at once.
 //!
-//! - [`targets`]: which GPUs, and what each is taken for. Pure.
-//! - [`leases`]: what others hold is left alone, and what is challenged is held meanwhile.
-//! - [`rounds`]: what one GPU must answer, in order. Pure.
-//! - [`proving`]: the talk with all of them in one session; the barrier is there.
-//! - [`verdict`]: what is said of each GPU and of the host.
-//! - [`telemetry`]: what the GPUs were at meanwhile.
+//! - `targets`: which GPUs, and what each is taken for. Pure.
+//! - `leases`: what others hold is left alone, and what is challenged is held meanwhile.
+//! - `rounds`: what one GPU must answer, in order. Pure.
+//! - `proving`: the talk with all of them in one session; the barrier is there.
+//! - `verdict`: what is said of each GPU and of the host.
+//! - `telemetry`: what the GPUs were at meanwhile.
 
 mod leases;
 pub(super) mod proving;
