@@ -6,6 +6,7 @@
 
 mod challenge;
 mod document;
+mod duration;
 mod judge;
 mod sizes;
 
@@ -17,5 +18,6 @@ pub use document::{
     CheckRow, DocumentError, Examination, GpuLabel, MAX_DOCUMENT_BYTES, ProofRecord, SignedProof,
     examine,
 };
+pub use duration::ProofDuration;
 pub use judge::{Judgement, backend_name, judge, mode_name, only_slow, outcome_name, passes};
 pub use sizes::{LEAST_MEMORY_BYTES, PhaseStatistics, derived_sizes, unmeasured};

@@ -23,7 +23,11 @@ mod sweeps;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::query::Query;
+use sqlx::sqlite::{
+    SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow,
+    SqliteSynchronous,
+};
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
 pub use audit::{AuditFault, AuditReport, Event, NewEvent};
@@ -210,6 +214,17 @@ impl Store {
     /// Waits for running statements and closes the file, merging the write-ahead log.
     pub async fn close(self) {
         self.pool.close().await;
+    }
+
+    /// Runs a query and reads each of its rows.
+    async fn read_all<T>(
+        &self,
+        operation: &'static str,
+        query: Query<'_, Sqlite, SqliteArguments>,
+        read: fn(&SqliteRow) -> Result<T, sqlx::Error>,
+    ) -> Result<Vec<T>, Error> {
+        let rows = query.fetch_all(&self.pool).await.map_err(statement(operation))?;
+        rows.iter().map(|row| read(row).map_err(statement(operation))).collect()
     }
 
     /// Begins a transaction that holds the write lock from its first statement, so that what it

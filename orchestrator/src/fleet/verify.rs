@@ -13,9 +13,13 @@
 //! - `leases`: what others hold is left alone, and what is challenged is held meanwhile.
 //! - `rounds`: what one GPU must answer, in order. Pure.
 //! - `proving`: the talk with all of them in one session; the barrier is there.
+//! - `judging`: what is made of one GPU's answers.
 //! - `verdict`: what is said of each GPU and of the host.
 //! - `telemetry`: what the GPUs were at meanwhile.
 
+mod error;
+mod event;
+mod judging;
 mod leases;
 pub(super) mod proving;
 mod rounds;
@@ -26,32 +30,29 @@ mod verdict;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use pow_kernels::{Backend, Challenge, Mode, ModelTable, Timings, Verdict};
+use pow_kernels::{Backend, Challenge, Mode, ModelTable};
 use runner_protocol::ByteArray;
 use runner_protocol::facts::DriverState;
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use self::proving::{Answers, GpuFailure, Issued, Proving};
+use self::judging::{Judged, Judging, failed};
+use self::proving::{Answers, Issued, Proving};
 use self::targets::{Plan, Target, Wanted};
 use self::telemetry::Watched;
 use super::deploy::{not_placed, start_runner};
-use super::link::{Fleet, Link, LinkError};
+use super::link::{Fleet, Link};
 use crate::error_chain::causes;
 use crate::host_spec::HostSpec;
-use crate::pow::{
-    self, Asked, ChallengeRecord, CheckRow, GpuLabel, GpuTarget, Judgement, NoRandomness,
-    ProofRecord, SignedProof,
-};
+use crate::pow::{self, Asked, ChallengeRecord, CheckRow, GpuTarget, Judgement, NoRandomness};
 use crate::printable::printable;
-use crate::reason::Reason;
 use crate::runner::{self, Artifact, Session, Started};
 use crate::signing_key::SigningKey;
-use crate::store::{
-    self, ChallengeEnd, Duplicate, JudgedProof, NewChallenge, NewEvent, SeenBy, now_ms,
-};
+use crate::store::{ChallengeEnd, Duplicate, NewChallenge, NewEvent, SeenBy, now_ms};
 
+pub use self::error::VerifyError;
+pub use self::event::{GpuStep, VerifyEvent, VerifyStep};
 pub use self::targets::{GpuName, ModelSource};
 pub use self::telemetry::{Observed, Span};
 pub use self::verdict::{GpuReport, GpuVerdict, HostVerdict, Probe, sentence, short_uuid};
@@ -112,136 +113,6 @@ impl VerifyOptions {
             local: false,
             validator_hotkey: [0; 32],
             orchestrator_hotkey: [0; 32],
-        }
-    }
-}
-
-/// What a verification is doing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum VerifyEvent {
-    /// The host as a whole went on to a step.
-    Step(VerifyStep),
-    /// These are challenged; later events name them by their place here. Empty for the reference.
-    Gpus(Vec<GpuName>),
-    /// Challenged once more: only times were wrong. The number of the try, from 2.
-    Again(u32),
-    /// A GPU went on to a step.
-    Gpu {
-        /// Its place.
-        gpu: usize,
-        /// The step.
-        step: GpuStep,
-    },
-}
-
-/// What is done with a host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum VerifyStep {
-    /// Reaching it.
-    Connecting,
-    /// Starting the runner, after uploading it if it is missing.
-    Starting,
-    /// Reading its facts: which GPUs there are.
-    Looking,
-    /// The challenges are under way.
-    Challenging,
-    /// The verifier is at work here.
-    Judging,
-}
-
-/// What is done with a GPU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GpuStep {
-    /// Its driver starts.
-    Preparing,
-    /// The kernels are on their way and tested there.
-    Loading,
-    /// Its memory is being filled.
-    Filling,
-    /// It is full, and waits for the others.
-    Filled,
-    /// Its memory is walked and multiplied; the clock runs.
-    Probing,
-    /// The openings are on their way.
-    Opening,
-    /// The filled memory is held until a random moment.
-    Holding,
-    /// It is given back.
-    Releasing,
-    /// It has failed.
-    Failed,
-}
-
-/// Why there is no verdict.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum VerifyError {
-    /// The host could not be reached, or did not do its part.
-    #[error(transparent)]
-    Link(#[from] LinkError),
-    /// The challenges or their ends could not be recorded.
-    #[error("cannot record the challenge")]
-    Store(#[source] store::Error),
-    /// No challenge could be made.
-    #[error("cannot issue a challenge")]
-    Random(#[from] NoRandomness),
-    /// A proof could not be written as a document.
-    #[error("cannot write the proof as a document")]
-    Document(#[from] serde_json::Error),
-    /// The driver shows no GPU.
-    #[error("the NVIDIA driver of the host shows no GPU")]
-    NoGpus,
-    /// The driver shows no such GPU.
-    #[error("the host has no GPU {uuid}")]
-    UnknownGpu {
-        /// What was asked for.
-        uuid: String,
-        /// What there is.
-        known: Vec<String>,
-    },
-    /// The GPUs cannot be held for the verification.
-    #[error("cannot take a lease of the GPUs")]
-    Lease(#[source] store::LeaseError),
-    /// The host's key has no SHA-256 fingerprint to bind the challenge to.
-    #[error("the host key has no SHA-256 fingerprint")]
-    HostId,
-    /// The verifier's thread died.
-    #[error("the verifier did not end")]
-    Verifier(#[source] tokio::task::JoinError),
-    /// The caller stopped it.
-    #[error("stopped before it ended")]
-    Cancelled,
-}
-
-impl From<runner::Error> for VerifyError {
-    fn from(error: runner::Error) -> Self {
-        Self::Link(LinkError::Runner(error))
-    }
-}
-
-impl VerifyError {
-    /// The stable code.
-    #[must_use]
-    pub fn reason(&self) -> Reason {
-        match self {
-            Self::Link(error) => error.reason(),
-            Self::Store(_) => Reason::Store,
-            Self::Lease(_) => Reason::Lease,
-            Self::NoGpus | Self::UnknownGpu { .. } => Reason::GpuNotFound,
-            Self::Cancelled => Reason::Cancelled,
-            Self::Random(_) | Self::Document(_) | Self::HostId | Self::Verifier(_) => Reason::Bug,
-        }
-    }
-
-    /// What to do about it, where that is known.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Link(error) => error.hint(),
-            Self::UnknownGpu { known, .. } => {
-                Some(format!("the driver shows: {}", known.join(", ")))
-            }
-            _ => None,
         }
     }
 }
@@ -394,14 +265,6 @@ struct Run<'a> {
     open: &'a Mutex<Vec<String>>,
     /// The lease that is held.
     lease: &'a Mutex<Option<String>>,
-}
-
-/// One GPU's part of a try, once it is judged.
-struct Judged {
-    verdict: GpuVerdict,
-    end: ChallengeEnd,
-    /// Nothing but slowness is held against it.
-    only_slow: bool,
 }
 
 type Ended = (HostVerdict, Vec<(String, ChallengeEnd)>);
@@ -723,79 +586,6 @@ impl Run<'_> {
     }
 }
 
-/// Everything that the judgement of one GPU needs, away from the runtime: some hundred block
-/// regenerations are tens of milliseconds.
-struct Judging {
-    blank: GpuVerdict,
-    answers: Answers,
-    identity: Option<CheckRow>,
-    table: Arc<ModelTable>,
-    key: Arc<SigningKey>,
-    allow_reference: bool,
-    least_rtt_ns: u64,
-    rtt_ns: u64,
-    host: crate::ids::HostName,
-    runner: String,
-}
-
-impl Judging {
-    fn run(self) -> Result<Judged, VerifyError> {
-        let mut verdict = self.blank.clone();
-        let mut verdicts: Vec<Verdict> = Vec::new();
-        for (number, (challenge, proof, timings)) in self.answers.iter().enumerate() {
-            let by = Judgement {
-                table: &self.table,
-                allow_reference: self.allow_reference,
-                least_rtt_ns: Some(self.least_rtt_ns),
-                held: number > 0,
-            };
-            verdicts.push(pow::judge(challenge, proof, timings, &by));
-            let held = u32::try_from(number).ok().filter(|number| *number > 0);
-            let gpu = verdict.gpu.as_ref().zip(verdict.model.as_ref());
-            let record = ProofRecord {
-                host: self.host.clone(),
-                backend: proof.backend,
-                runner: self.runner.clone(),
-                gpu: gpu.map(|(gpu, (model, _))| GpuLabel {
-                    uuid: gpu.uuid.clone(),
-                    model: model.clone(),
-                }),
-                held,
-                allowance_ns: Some(by.allowance_ns(challenge.context.mode)),
-                challenge: ChallengeRecord::from(challenge),
-                transcript: ByteArray(challenge.transcript_hash(proof, timings)),
-                timings: timings.clone(),
-                proof: proof.clone(),
-            };
-            let document = SignedProof::new(record, &self.key)?;
-            verdict.probes.push(Probe { timings: timings.clone(), document });
-        }
-        verdict.evidence = verdicts.iter().filter_map(|verdict| verdict.evidence).min();
-        verdict.checks = verdict::merged(&verdicts);
-        let disturbed = |verdict: &Verdict| pow::only_slow(verdict);
-        let wrong = |verdict: &Verdict| verdict.first_failure().is_some() && !disturbed(verdict);
-        let only_slow = verdicts.iter().any(disturbed) && !verdicts.iter().any(wrong);
-        let duplicate =
-            self.identity.as_ref().is_some_and(|row| row.status == pow_kernels::Status::Failed);
-        verdict.checks.extend(self.identity);
-        let verdict = verdict.conclude(self.allow_reference);
-        let first: Option<&Timings> = verdict.probes.first().map(|probe| &probe.timings);
-        let end = ChallengeEnd::Judged(Box::new(JudgedProof {
-            outcome: verdict.outcome.map_or("rejected", pow::outcome_name),
-            failed_check: verdict.first_failure().map(|row| row.check.to_owned()),
-            verdict_json: json!({ "checks": verdict.checks, "evidence": verdict.evidence })
-                .to_string(),
-            proof_json: verdict.documents()?,
-            fill_ns: first.and_then(|timings| timings.fill_ns),
-            chain_ns: first.map(|timings| timings.chain_ns),
-            gemm_ns: first.and_then(|timings| timings.gemm_ns.iter().max().copied()),
-            rtt_ns: Some(self.rtt_ns),
-            telemetry_json: verdict.observed.as_ref().map(|seen| json!(seen).to_string()),
-        }));
-        Ok(Judged { verdict, end, only_slow: only_slow && !duplicate })
-    }
-}
-
 fn blank(target: Option<&Target>) -> GpuVerdict {
     GpuVerdict {
         gpu: target.map(|target| target.gpu.clone()),
@@ -812,13 +602,6 @@ fn blank(target: Option<&Target>) -> GpuVerdict {
         probes: Vec::new(),
         observed: None,
     }
-}
-
-fn failed(blank: GpuVerdict, failure: GpuFailure) -> Judged {
-    let verdict = blank.failed(failure);
-    let reason = verdict.reason.unwrap_or(Reason::Bug);
-    let end = ChallengeEnd::Failed { reason, message: verdict.message.clone() };
-    Judged { verdict, end, only_slow: false }
 }
 
 /// The ledger's word on a GPU; nothing for the reference and for this machine, which is in no ledger.

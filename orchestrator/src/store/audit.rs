@@ -158,20 +158,15 @@ impl Store {
         host: Option<&HostName>,
         limit: i64,
     ) -> Result<Vec<Event>, Error> {
-        sqlx::query(
+        let query = sqlx::query(
             "SELECT seq, at_ms, actor, kind, host, detail_json, prev_hash, hash FROM events \
              WHERE seq > ? AND (? IS NULL OR host = ?) ORDER BY seq LIMIT ?",
         )
         .bind(seq)
         .bind(host.map(HostName::as_str))
         .bind(host.map(HostName::as_str))
-        .bind(limit)
-        .fetch_all(&self.pool)
-        .await
-        .map_err(statement("read events"))?
-        .iter()
-        .map(|row| event(row).map_err(statement("read events")))
-        .collect()
+        .bind(limit);
+        self.read_all("read events", query, event).await
     }
 
     /// Reads the whole chain and checks every hash and link. `expected_head` is a head hash that

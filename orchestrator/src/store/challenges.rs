@@ -6,6 +6,7 @@ use sqlx::Row as _;
 use super::sweeps::insert_proof_time;
 use super::{Error, NewEvent, Store, audit, now_ms, statement};
 use crate::ids::HostName;
+use crate::pow::ProofDuration;
 use crate::reason::Reason;
 
 /// Round trips older than this, in milliseconds, say nothing of the line between us and a host: 30
@@ -56,6 +57,8 @@ pub struct JudgedProof {
     pub verdict_json: String,
     /// The signed proofs, one document a line: one, and one more for each later probe of a hold.
     pub proof_json: String,
+    /// How long it took, where that can be compared with other proofs.
+    pub duration: Option<ProofDuration>,
     /// Nanoseconds of the fill, the chains and the slowest product.
     pub fill_ns: Option<u64>,
     /// See [`Self::fill_ns`].
@@ -191,8 +194,8 @@ impl Store {
             .execute(&mut *tx)
             .await
             .map_err(statement(operation))?;
-            if is_judged {
-                insert_proof_time(&mut tx, id, now_ms(), &judged.proof_json).await?;
+            if let Some(duration) = &judged.duration {
+                insert_proof_time(&mut tx, id, now_ms(), duration).await?;
             }
         }
         audit::append(&mut tx, actor, events).await?;
@@ -214,15 +217,9 @@ impl Store {
              FROM challenges LEFT JOIN proofs ON proofs.challenge = challenges.id \
              WHERE host = ? ORDER BY issued_ms DESC, challenges.rowid DESC LIMIT ?",
         );
-        sqlx::query(sqlx::AssertSqlSafe(query))
-            .bind(host.as_str())
-            .bind(i64::from(limit))
-            .fetch_all(&self.pool)
-            .await
-            .map_err(statement(operation))?
-            .iter()
-            .map(|row| challenge(row).map_err(statement(operation)))
-            .collect()
+        let query =
+            sqlx::query(sqlx::AssertSqlSafe(query)).bind(host.as_str()).bind(i64::from(limit));
+        self.read_all(operation, query, challenge).await
     }
 
     /// The newest challenge of each GPU of a host, by UUID; those of the reference are left out.
@@ -241,14 +238,8 @@ impl Store {
                    OR (later.issued_ms = challenges.issued_ms AND later.id > challenges.id))) \
              ORDER BY gpu_uuid",
         );
-        sqlx::query(sqlx::AssertSqlSafe(query))
-            .bind(host.as_str())
-            .fetch_all(&self.pool)
-            .await
-            .map_err(statement(operation))?
-            .iter()
-            .map(|row| challenge(row).map_err(statement(operation)))
-            .collect()
+        let query = sqlx::query(sqlx::AssertSqlSafe(query)).bind(host.as_str());
+        self.read_all(operation, query, challenge).await
     }
 
     /// The smallest round trip to a host in the last 30 days, in nanoseconds.

@@ -328,20 +328,15 @@ impl Store {
              AND (? IS NULL OR validator = ?) AND (? = 0 OR state <> 'gone') \
              ORDER BY issued_ms DESC, id LIMIT ? OFFSET ?"
         );
-        sqlx::query(sqlx::AssertSqlSafe(query))
+        let query = sqlx::query(sqlx::AssertSqlSafe(query))
             .bind(host)
             .bind(host)
             .bind(&filter.validator)
             .bind(&filter.validator)
             .bind(i64::from(filter.open))
             .bind(i64::from(limit))
-            .bind(i64::from(offset))
-            .fetch_all(&self.pool)
-            .await
-            .map_err(statement(operation))?
-            .iter()
-            .map(|row| read(row).map_err(statement(operation)))
-            .collect()
+            .bind(i64::from(offset));
+        self.read_all(operation, query, read).await
     }
 }
 

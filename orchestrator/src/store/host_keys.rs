@@ -31,16 +31,11 @@ impl Store {
     /// The database cannot be read.
     pub async fn trusted_keys(&self) -> Result<Vec<TrustedKey>, Error> {
         let operation = "read trusted host keys";
-        sqlx::query(
+        let query = sqlx::query(
             "SELECT address, port, algorithm, fingerprint, public_key, trusted_ms, trusted_by \
              FROM host_keys WHERE replaced_ms IS NULL ORDER BY address, port, algorithm",
-        )
-        .fetch_all(&self.pool)
-        .await
-        .map_err(statement(operation))?
-        .iter()
-        .map(|row| trusted_key(row).map_err(statement(operation)))
-        .collect()
+        );
+        self.read_all(operation, query, trusted_key).await
     }
 
     /// Trusts a key on first use. A live key of the same server and type stays: the first of two

@@ -335,16 +335,10 @@ impl Store {
             "SELECT {COLUMNS} FROM leases WHERE released_ms IS NULL AND (? = 0 OR host = ?) \
              ORDER BY created_ms, id"
         );
-        let rows = sqlx::query(sqlx::AssertSqlSafe(query))
+        let query = sqlx::query(sqlx::AssertSqlSafe(query))
             .bind(i64::from(host.is_some()))
-            .bind(host.map(HostName::as_str).unwrap_or_default())
-            .fetch_all(&self.pool)
-            .await
-            .map_err(statement(operation))?;
-        let mut leases = Vec::with_capacity(rows.len());
-        for row in &rows {
-            leases.push(read(row).map_err(statement(operation))?);
-        }
+            .bind(host.map(HostName::as_str).unwrap_or_default());
+        let mut leases = self.read_all(operation, query, read).await?;
         self.fill_gpus(&mut leases).await?;
         Ok(leases)
     }
@@ -372,16 +366,10 @@ impl Store {
         let query = format!(
             "SELECT {COLUMNS} FROM leases WHERE id LIKE ? ORDER BY created_ms DESC, id LIMIT ?"
         );
-        let rows = sqlx::query(sqlx::AssertSqlSafe(query))
+        let query = sqlx::query(sqlx::AssertSqlSafe(query))
             .bind(format!("{}%", prefix.to_ascii_lowercase()))
-            .bind(i64::from(limit))
-            .fetch_all(&self.pool)
-            .await
-            .map_err(statement(operation))?;
-        let mut leases = Vec::with_capacity(rows.len());
-        for row in &rows {
-            leases.push(read(row).map_err(statement(operation))?);
-        }
+            .bind(i64::from(limit));
+        let mut leases = self.read_all(operation, query, read).await?;
         self.fill_gpus(&mut leases).await?;
         Ok(leases)
     }

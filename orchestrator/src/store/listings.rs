@@ -55,7 +55,7 @@ impl Store {
                 reason: row.try_get("reason")?,
             })
         };
-        sqlx::query(
+        let query = sqlx::query(
             "SELECT id, host, issued_ms, issued_by, backend, ended_ms, outcome, reason \
              FROM challenges LEFT JOIN proofs ON proofs.challenge = challenges.id \
              WHERE (? IS NULL OR host = ?) ORDER BY issued_ms DESC, id LIMIT ? OFFSET ?",
@@ -63,13 +63,8 @@ impl Store {
         .bind(host)
         .bind(host)
         .bind(i64::from(limit))
-        .bind(i64::from(offset))
-        .fetch_all(&self.pool)
-        .await
-        .map_err(statement(operation))?
-        .iter()
-        .map(|row| read(row).map_err(statement(operation)))
-        .collect()
+        .bind(i64::from(offset));
+        self.read_all(operation, query, read).await
     }
 
     /// Hosts by state.
@@ -111,17 +106,10 @@ impl Store {
     }
 
     async fn counts(&self, query: &'static str) -> Result<Counts, Error> {
-        let operation = "count rows";
-        sqlx::query(query)
-            .fetch_all(&self.pool)
-            .await
-            .map_err(statement(operation))?
-            .iter()
-            .map(|row| {
-                let word: String = row.try_get("word").map_err(statement(operation))?;
-                let n: i64 = row.try_get("n").map_err(statement(operation))?;
-                Ok((word, n))
-            })
-            .collect()
+        let read = |row: &sqlx::sqlite::SqliteRow| -> Result<(String, i64), sqlx::Error> {
+            Ok((row.try_get("word")?, row.try_get("n")?))
+        };
+        let counts = self.read_all("count rows", sqlx::query(query), read).await?;
+        Ok(counts.into_iter().collect())
     }
 }

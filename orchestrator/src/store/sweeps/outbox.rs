@@ -150,18 +150,13 @@ impl Store {
                 next_ms: row.try_get("next_ms")?,
             })
         };
-        sqlx::query(
+        let query = sqlx::query(
             "SELECT id, channel, created_ms, alert_json, attempts, next_ms FROM alert_outbox \
              WHERE next_ms <= ? ORDER BY created_ms, id LIMIT ?",
         )
         .bind(now_ms())
-        .bind(i64::from(limit))
-        .fetch_all(&self.pool)
-        .await
-        .map_err(statement(operation))?
-        .iter()
-        .map(|row| read(row).map_err(statement(operation)))
-        .collect()
+        .bind(i64::from(limit));
+        self.read_all(operation, query, read).await
     }
 
     /// Takes an alert for delivery until `until_ms`, so that nobody else delivers it meanwhile.

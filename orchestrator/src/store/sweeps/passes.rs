@@ -141,18 +141,13 @@ impl Store {
                 not_probed: row.try_get("not_probed")?,
             })
         };
-        sqlx::query(
+        let query = sqlx::query(
             "SELECT id, started_ms, started_by, ended_ms, hosts, well, troubled, unreached, \
              not_probed FROM sweeps WHERE started_ms >= ? ORDER BY started_ms DESC LIMIT ?",
         )
         .bind(since_ms)
-        .bind(i64::from(limit))
-        .fetch_all(&self.pool)
-        .await
-        .map_err(statement(operation))?
-        .iter()
-        .map(|row| read(row).map_err(statement(operation)))
-        .collect()
+        .bind(i64::from(limit));
+        self.read_all(operation, query, read).await
     }
 
     /// The looks at a host since a time, newest first, at most `limit` of them.
@@ -176,19 +171,14 @@ impl Store {
                 celsius: row.try_get("celsius")?,
             })
         };
-        sqlx::query(
+        let query = sqlx::query(
             "SELECT at_ms, elapsed_ms, reached, state, worst, celsius FROM probes \
              WHERE host = ? AND at_ms >= ? ORDER BY at_ms DESC LIMIT ?",
         )
         .bind(host.as_str())
         .bind(since_ms)
-        .bind(i64::from(limit))
-        .fetch_all(&self.pool)
-        .await
-        .map_err(statement(operation))?
-        .iter()
-        .map(|row| read(row).map_err(statement(operation)))
-        .collect()
+        .bind(i64::from(limit));
+        self.read_all(operation, query, read).await
     }
 
     /// The findings that were open since a time, of one host if given, newest first, at most
@@ -215,7 +205,7 @@ impl Store {
                 resolved_ms: row.try_get("resolved_ms")?,
             })
         };
-        sqlx::query(
+        let query = sqlx::query(
             "SELECT host, code, subject, severity, seen, expected, first_ms, resolved_ms \
              FROM findings WHERE (? IS NULL OR host = ?) \
                AND (resolved_ms IS NULL OR resolved_ms >= ?) \
@@ -224,13 +214,8 @@ impl Store {
         .bind(host.map(HostName::as_str))
         .bind(host.map(HostName::as_str))
         .bind(since_ms)
-        .bind(i64::from(limit))
-        .fetch_all(&self.pool)
-        .await
-        .map_err(statement(operation))?
-        .iter()
-        .map(|row| read(row).map_err(statement(operation)))
-        .collect()
+        .bind(i64::from(limit));
+        self.read_all(operation, query, read).await
     }
 
     /// Removes history from before a time, some of it at each call. Returns how many rows went.
