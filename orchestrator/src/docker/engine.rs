@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::auth::RegistryAuth;
 use super::dial::{Dial, Lane};
 use super::error::Error;
-use super::http::{ANSWER_TIMEOUT, Ask, Http};
+use super::http::{ANSWER_TIMEOUT, Ask, Http, Opened};
 use super::image::ImageName;
 use super::model::{ContainerSummary, Created, Inspected, PullLine, Version, Waited};
 use super::output::Output;
@@ -221,11 +221,12 @@ impl Engine {
         let path = self.path(operation, id, "/attach?stream=true&stdout=true&stderr=true")?;
         let mut ask = Ask::new(operation, "POST", path);
         ask.headers = vec![("connection", "Upgrade".into()), ("upgrade", "tcp".into())];
-        let response = self.http.open(ask, Lane::Output, ANSWER_TIMEOUT).await?;
-        if response.status().as_u16() != 101 {
-            return Ok(Output::of_body(response.into_body(), operation));
+        let mut opened = self.http.open(ask, Lane::Output, ANSWER_TIMEOUT).await?;
+        if opened.response.status().as_u16() != 101 {
+            return Ok(Output::of_body(opened, operation));
         }
-        let upgraded = hyper::upgrade::on(response).await;
+        let upgrade = hyper::upgrade::on(opened.response);
+        let upgraded = opened.driver.drive(upgrade).await;
         let upgraded = upgraded.map_err(|source| Error::Http { operation, source })?;
         Ok(Output::of_upgraded(upgraded, operation))
     }
@@ -245,8 +246,8 @@ impl Engine {
             let _always = write!(options, "&since={since}");
         }
         let ask = Ask::new(operation, "GET", self.path(operation, id, &options)?);
-        let response = self.http.open(ask, Lane::Output, ANSWER_TIMEOUT).await?;
-        Ok(Output::of_body(response.into_body(), operation))
+        let opened = self.http.open(ask, Lane::Output, ANSWER_TIMEOUT).await?;
+        Ok(Output::of_body(opened, operation))
     }
 
     /// Whether the host has an image.
@@ -281,15 +282,16 @@ impl Engine {
             ask.headers.push(("x-registry-auth", auth.header().to_owned()));
         }
         // The head comes with the first line, after the registry has answered.
-        let response = match self.http.open(ask, Lane::Control, PULL_STALL).await {
-            Err(Error::Refused { message, .. }) => return Err(failed(message)),
-            opened => opened?,
-        };
+        let Opened { response, mut driver } =
+            match self.http.open(ask, Lane::Control, PULL_STALL).await {
+                Err(Error::Refused { message, .. }) => return Err(failed(message)),
+                opened => opened?,
+            };
         let mut body = response.into_body();
         let mut lines = Lines::default();
         let mut layers = Layers::default();
         loop {
-            let frame = tokio::time::timeout(PULL_STALL, body.frame()).await;
+            let frame = tokio::time::timeout(PULL_STALL, driver.drive(body.frame())).await;
             let seconds = PULL_STALL.as_secs();
             let frame = frame.map_err(|_| Error::TimedOut { operation, seconds })?;
             let Some(frame) = frame else { break };

@@ -1,6 +1,9 @@
 //! HTTP/1.1 over dialled streams: at most two that wait for the next request.
 
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full};
@@ -61,6 +64,44 @@ impl Ask {
     }
 }
 
+/// An answer whose body is still to come.
+pub(super) struct Opened {
+    pub(super) response: Response<Incoming>,
+    /// Its connection, which does nothing unless it is driven.
+    pub(super) driver: Driver,
+}
+
+/// A connection that whoever reads its answer drives. An engine sends a log line by line, and a task
+/// of its own for the connection would wake the reader on another thread for each of them.
+pub(super) struct Driver(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
+
+impl Driver {
+    fn of(connection: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(Some(Box::pin(connection)))
+    }
+
+    /// Drives the connection until `work`, which waits for something of it, is done.
+    ///
+    /// # Cancel safety
+    /// The connection goes on where it was; the work is dropped.
+    pub(super) async fn drive<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        poll_fn(|context| {
+            if let Poll::Ready(done) = work.as_mut().poll(context) {
+                return Poll::Ready(done);
+            }
+            if let Some(connection) = &mut self.0
+                && connection.as_mut().poll(context).is_ready()
+            {
+                self.0 = None;
+            }
+            // What the connection has just read is taken at once, without another wake-up.
+            work.as_mut().poll(context)
+        })
+        .await
+    }
+}
+
 impl Http {
     pub(super) fn new(dial: Arc<dyn Dial>) -> Self {
         Self { dial, idle: Mutex::default(), drivers: Mutex::default() }
@@ -95,17 +136,24 @@ impl Http {
         ask: Ask,
         lane: Lane,
         limit: Duration,
-    ) -> Result<Response<Incoming>, Error> {
+    ) -> Result<Opened, Error> {
         let operation = ask.operation;
         let head = async {
-            let mut sender = self.connect(lane, operation).await?;
-            let response = sender.send_request(ask.request()?).await;
+            let stream = self.dial.dial(lane).await?;
+            let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+                .await
+                .map_err(|source| Error::Http { operation, source })?;
+            let mut driver = Driver::of(async move {
+                // Whoever waits for an answer hears of the failure.
+                let _ = connection.with_upgrades().await;
+            });
+            let response = driver.drive(sender.send_request(ask.request()?)).await;
             let response = response.map_err(|source| Error::Http { operation, source })?;
             let status = response.status().as_u16();
             if matches!(status, 101 | 200..=299) {
-                return Ok(response);
+                return Ok(Opened { response, driver });
             }
-            let body = collect(response, operation).await?;
+            let body = driver.drive(collect(response, operation)).await?;
             Err(Error::refused(operation, status, &body))
         };
         in_time(operation, limit, head).await

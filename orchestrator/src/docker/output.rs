@@ -13,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use super::error::Error;
+use super::http::{Driver, Opened};
 
 /// Bytes taken at a time.
 const READ_BYTES: usize = 32 * 1024;
@@ -34,13 +35,14 @@ pub struct Output {
 }
 
 enum Source {
-    Body(Incoming),
+    Body(Incoming, Driver),
     Stream(Pin<Box<dyn AsyncRead + Send>>),
 }
 
 impl Output {
-    pub(super) fn of_body(body: Incoming, operation: &'static str) -> Self {
-        Self { source: Source::Body(body), frames: Frames::default(), operation }
+    pub(super) fn of_body(opened: Opened, operation: &'static str) -> Self {
+        let source = Source::Body(opened.response.into_body(), opened.driver);
+        Self { source, frames: Frames::default(), operation }
     }
 
     pub(super) fn of_upgraded(upgraded: Upgraded, operation: &'static str) -> Self {
@@ -65,7 +67,7 @@ impl Output {
                 });
             }
             let more = match &mut self.source {
-                Source::Body(body) => match body.frame().await {
+                Source::Body(body, driver) => match driver.drive(body.frame()).await {
                     None => None,
                     Some(Err(source)) => return Err(Error::Http { operation, source }),
                     Some(Ok(frame)) => Some(frame.into_data().unwrap_or_default()),
