@@ -129,15 +129,37 @@ impl Error {
         #[derive(serde::Deserialize)]
         struct Said {
             message: String,
+            /// Podman's own word for what went wrong.
+            #[serde(default)]
+            cause: String,
         }
-        let text = match serde_json::from_slice::<Said>(body) {
-            Ok(said) => said.message,
-            Err(_) => String::from_utf8_lossy(body).into_owned(),
+        let (text, cause) = match serde_json::from_slice::<Said>(body) {
+            Ok(said) => (said.message, said.cause),
+            Err(_) => (String::from_utf8_lossy(body).into_owned(), String::new()),
         };
+        // What Podman says of a container that goes while it looks.
+        let status = if status == 500 && cause == "no such container" { 404 } else { status };
         let mut message = printable(text.trim());
         if message.is_empty() {
             message = format!("HTTP status {status}");
         }
         Self::Refused { operation, status, message }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_that_goes_while_podman_looks_is_not_found() {
+        let body = br#"{"cause":"no such container","message":"container b0 does not exist","response":500}"#;
+        assert!(Error::refused("look", 500, body).is_not_found());
+        assert!(
+            Error::refused("look", 404, br#"{"message":"No such container: b0"}"#).is_not_found()
+        );
+        let other = Error::refused("look", 500, br#"{"cause":"busy","message":"busy"}"#);
+        assert!(!other.is_not_found());
+        assert!(!Error::refused("look", 500, b"no such container").is_not_found());
     }
 }
