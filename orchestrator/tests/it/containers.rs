@@ -2,6 +2,7 @@
 
 mod endings;
 pub mod engine;
+mod engines;
 mod gpus;
 mod hostile;
 mod leases;
@@ -33,7 +34,7 @@ impl Place {
     pub async fn with(options: &[&str], environment: &str) -> Self {
         let gpus =
             format!("LD_LIBRARY_PATH={} FAKE_NVML=honest {environment}", fake_nvml().display());
-        let host = Host::with_docker(&Engine::shared().socket(), options, &gpus);
+        let host = Host::with_docker(Engine::shared().socket(), options, &gpus);
         let operator = Operator::new();
         operator.fleet(&[host.pinned("gpu-01")]);
         operator.deploy(["--hosts", "fleet.toml"]).await.expect(0);

@@ -287,6 +287,7 @@ pub fn current_user() -> String {
 }
 
 /// A user with a login shell and a home of its own; dropping it removes it.
+#[derive(Debug)]
 pub struct User {
     pub name: String,
     pub home: TempDir,

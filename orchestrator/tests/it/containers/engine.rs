@@ -1,4 +1,4 @@
-//! A real Docker Engine, one for this test process.
+//! A real container engine: a Docker Engine for all of this test process, and others for a test.
 //!
 //! It runs in PID, mount and network namespaces of its own (see `engine.sh`), so that several test
 //! processes can run at the same time, nothing of the machine is changed, and everything is gone
@@ -23,7 +23,7 @@ use serde_json::Value;
 
 use crate::cli::operator::{STUCK, eventually};
 use crate::deploy::host::processes;
-use crate::sshd::{current_user, need, succeed};
+use crate::sshd::{User, current_user, need, succeed};
 
 /// How long the Engine may take to say that it listens; only a broken one takes as long.
 const STARTUP: Duration = Duration::from_secs(120);
@@ -47,9 +47,21 @@ pub enum GpuHook {
     FakeThatDoesNothing,
 }
 
-/// A running Engine; dropping it ends it and its containers.
+/// Which engine.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind<'a> {
+    /// Docker's, run by root.
+    Docker,
+    /// Podman's service with Docker's API, run by root.
+    Podman,
+    /// Docker's, run by a user in a user namespace of the user's own.
+    RootlessDocker(&'a User),
+}
+
+/// A running engine; dropping it ends it and its containers.
 pub struct Engine {
     dir: PathBuf,
+    socket: PathBuf,
     log: Arc<Mutex<Vec<String>>>,
     supervisor: Child,
     /// Closing it ends the Engine.
@@ -64,19 +76,34 @@ impl Engine {
         SHARED.get_or_init(|| Self::start(GpuHook::FakeThatDoesNothing))
     }
 
-    /// Starts an Engine for one test.
+    /// Starts a Docker Engine for one test.
     pub fn start(gpu_hook: GpuHook) -> Self {
+        Self::start_a(Kind::Docker, gpu_hook)
+    }
+
+    /// Starts an engine for one test.
+    pub fn start_a(kind: Kind<'_>, gpu_hook: GpuHook) -> Self {
         assert_eq!(
             current_user(),
             "root",
-            "this test starts a Docker Engine in namespaces of its own: run as root"
+            "this test starts a container engine in namespaces of its own: run as root"
         );
-        for (program, package) in [
-            ("/usr/sbin/dockerd", "docker.io"),
+        let common = [
             ("/usr/bin/docker", "docker.io"),
             ("/usr/bin/unshare", "util-linux"),
             ("/bin/busybox", "busybox-static"),
-        ] {
+        ];
+        let own: &[_] = match kind {
+            Kind::Docker => &[("/usr/sbin/dockerd", "docker.io")],
+            Kind::Podman => &[("/usr/bin/podman", "podman"), ("/usr/bin/crun", "crun")],
+            Kind::RootlessDocker(_) => &[
+                ("/usr/share/docker.io/contrib/dockerd-rootless.sh", "docker.io"),
+                ("/usr/bin/rootlesskit", "rootlesskit"),
+                ("/usr/bin/newuidmap", "uidmap"),
+                ("/usr/bin/setpriv", "util-linux"),
+            ],
+        };
+        for (program, package) in common.iter().chain(own) {
             need(program, package);
         }
         let dir = tempfile::Builder::new().prefix("orch-it-engine-").tempdir().unwrap().keep();
@@ -93,10 +120,17 @@ impl Engine {
         }
         let cgroup = dir.file_name().unwrap().to_str().unwrap();
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/containers/engine.sh");
+        let (word, user, socket) = match kind {
+            Kind::Docker => ("docker", None, "docker.sock"),
+            Kind::Podman => ("podman", None, "podman/podman.sock"),
+            Kind::RootlessDocker(user) => ("rootless-docker", Some(&user.name), "docker.sock"),
+        };
+        let socket = dir.join(socket);
         let mut supervisor = Command::new("/bin/sh")
             .arg(script)
             .arg(&dir)
-            .arg(cgroup)
+            .args([cgroup, word])
+            .args(user)
             // No variable of this machine, for example a proxy, reaches the Engine.
             .env_clear()
             .env("PATH", path)
@@ -111,10 +145,10 @@ impl Engine {
         let stderr = BufReader::new(supervisor.stderr.take().unwrap());
         let log = Arc::new(Mutex::new(Vec::new()));
         let ready = follow(stderr, Arc::clone(&log));
-        let engine = Self { dir, log, supervisor, alive };
+        let engine = Self { dir, socket, log, supervisor, alive };
         assert!(
             ready.recv_timeout(STARTUP).unwrap_or(false),
-            "the Docker Engine does not start here; it needs root with CAP_SYS_ADMIN, cgroups and \
+            "the {word} engine does not start here; it needs root with CAP_SYS_ADMIN, cgroups and \
              overlay or plain files below {}:\n{}",
             engine.dir.display(),
             engine.log(),
@@ -124,8 +158,8 @@ impl Engine {
     }
 
     /// Where it listens.
-    pub fn socket(&self) -> PathBuf {
-        self.dir.join("docker.sock")
+    pub fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// What it has logged.
@@ -160,6 +194,8 @@ impl Engine {
         match self.get(&format!("/containers/{container}/json")) {
             (200, body) => Some(serde_json::from_slice(&body).unwrap()),
             (404, _) => None,
+            // Podman's answer while it removes one.
+            (500, body) if String::from_utf8_lossy(&body).contains("no such container") => None,
             (status, body) => panic!("{status}: {}", String::from_utf8_lossy(&body)),
         }
     }
@@ -210,7 +246,7 @@ impl Engine {
     /// Its containers go on, as they do when an Engine crashes.
     pub async fn kill(&self) {
         kill_process(self.pid(), Signal::KILL).unwrap();
-        eventually("dockerd has ended", || self.log().contains("dockerd has ended")).await;
+        eventually("the engine has ended", || self.log().contains("the engine has ended")).await;
     }
 
     /// The process of dockerd.
@@ -263,9 +299,10 @@ fn follow(
     std::thread::spawn(move || {
         for line in stderr.split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line).into_owned();
-            let event = if line.contains("API listen on") {
+            let listens = ["API listen on", "API service listening on"];
+            let event = if listens.iter().any(|words| line.contains(words)) {
                 Some(true)
-            } else if line.contains("dockerd has ended") {
+            } else if line.contains("the engine has ended") {
                 Some(false)
             } else {
                 None
@@ -321,7 +358,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_host_reaches_its_engine_where_every_host_has_it() {
-        let host = Host::with_docker(&Engine::shared().socket(), &[], "");
+        let host = Host::with_docker(Engine::shared().socket(), &[], "");
         let context = context(&[&host.sshd]);
         let endpoint = host.sshd.endpoint();
         let connection = orchestrator::ssh::connect(&endpoint, &[], &context).await.unwrap();

@@ -74,7 +74,7 @@ async fn more_gpus_than_there_are_is_said() {
 async fn an_engine_without_nvidias_toolkit_is_said_and_the_gpu_is_given_back() {
     let engine = Engine::start(GpuHook::None);
     let environment = format!("LD_LIBRARY_PATH={} FAKE_NVML=honest", fake_nvml().display());
-    let host = Host::with_docker(&engine.socket(), &[], &environment);
+    let host = Host::with_docker(engine.socket(), &[], &environment);
     let operator = Operator::new();
     operator.fleet(&[host.pinned(HOST)]);
     operator.deploy([]).await.expect(0);

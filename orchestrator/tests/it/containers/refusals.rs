@@ -37,7 +37,7 @@ async fn an_sshd_that_forbids_socket_forwarding_is_no_obstacle() {
 }
 
 /// Gives a host's home to a user, and an entry of the fleet file for logins as that user.
-fn entry_of(host: &Host, user: &User) -> String {
+pub fn entry_of(host: &Host, user: &User) -> String {
     let id = crate::sshd::succeed(std::process::Command::new("id").args(["-u", &user.name]));
     let uid: u32 = String::from_utf8(id.stdout).unwrap().trim().parse().unwrap();
     std::os::unix::fs::chown(&host.home, Some(uid), None).unwrap();
@@ -48,7 +48,7 @@ fn entry_of(host: &Host, user: &User) -> String {
 #[tokio::test]
 async fn a_user_who_may_not_use_docker_is_told_which_group_may() {
     let engine = Engine::shared();
-    let (host, operator) = (Host::with_docker(&engine.socket(), &[], ""), Operator::new());
+    let (host, operator) = (Host::with_docker(engine.socket(), &[], ""), Operator::new());
     let user = User::add(&need("/bin/dash", "dash"));
     operator.fleet(&[entry_of(&host, &user)]);
     operator.deploy([]).await.expect(0);
@@ -59,7 +59,7 @@ async fn a_user_who_may_not_use_docker_is_told_which_group_may() {
 #[tokio::test]
 async fn a_user_of_the_group_needs_no_root() {
     let engine = Engine::shared();
-    let (host, operator) = (Host::with_docker(&engine.socket(), &[], ""), Operator::new());
+    let (host, operator) = (Host::with_docker(engine.socket(), &[], ""), Operator::new());
     let user = User::add(&need("/bin/dash", "dash"));
     user.join("docker");
     operator.fleet(&[entry_of(&host, &user)]);
@@ -91,8 +91,7 @@ async fn an_engine_that_dies_during_a_run_is_said_and_the_lease_outlives_no_cont
     let engine = Engine::start(super::engine::GpuHook::FakeThatDoesNothing);
     let library = crate::deploy::host::fake_nvml().display();
     let environment = format!("LD_LIBRARY_PATH={library} FAKE_NVML=honest");
-    let (host, operator) =
-        (Host::with_docker(&engine.socket(), &[], &environment), Operator::new());
+    let (host, operator) = (Host::with_docker(engine.socket(), &[], &environment), Operator::new());
     operator.fleet(&[host.pinned(HOST)]);
     operator.deploy([]).await.expect(0);
     let script = "echo ready; while :; do sleep 0.05; done";

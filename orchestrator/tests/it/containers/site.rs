@@ -32,7 +32,7 @@ impl Site {
     /// A host with these options of sshd and these variables of logins.
     pub async fn with(options: &[&str], environment: &str) -> Self {
         let engine = Engine::shared();
-        let host = Host::with_docker(&engine.socket(), options, environment);
+        let host = Host::with_docker(engine.socket(), options, environment);
         let operator = Operator::new();
         operator.fleet(&[host.pinned(HOST)]);
         operator.deploy([]).await.expect(0);

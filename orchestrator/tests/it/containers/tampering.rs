@@ -30,14 +30,11 @@ pub struct TamperingEngine {
 
 impl TamperingEngine {
     /// Listens in front of a real Engine; `choose` sees each request line.
-    pub fn start(
-        real: PathBuf,
-        choose: impl Fn(&str) -> Tampering + Send + Sync + 'static,
-    ) -> Self {
+    pub fn start(real: &Path, choose: impl Fn(&str) -> Tampering + Send + Sync + 'static) -> Self {
         let dir = crate::sshd::open_dir();
         let socket = dir.path().join("tampering.sock");
         let listener = UnixListener::bind(&socket).unwrap();
-        let choose = Arc::new(choose);
+        let (real, choose) = (real.to_owned(), Arc::new(choose));
         let mut task = JoinSet::new();
         task.spawn(async move {
             let mut connections = JoinSet::new();
