@@ -32,7 +32,8 @@ fn now_ns() -> u128 {
 impl Load {
     /// Requests of one connection, signed now: they are fresh for a minute (legacy, by their timeout)
     /// or ten seconds (btauth), so not too many at once.
-    fn sign(&self, connection: usize, count: usize) -> Vec<Vec<u8>> {
+    /// `begun` is one time for all connections of a round.
+    fn sign(&self, connection: usize, count: usize, begun: u128) -> Vec<Vec<u8>> {
         let (receiver, caller) = (super::pair(0).hotkey(), super::pair(1));
         let sender = caller.hotkey();
         let legacy_body = legacy_body();
@@ -41,7 +42,6 @@ impl Load {
         let empty = orchestrator::hex::sha256(b"{}");
         let uuid =
             format!("00000000-0000-4000-8000-{connection:06}{:06}", now_ns() / 1000 % 1_000_000);
-        let begun = now_ns();
         let one = |at: usize| {
             // Nonces of one caller are unique over all connections.
             let nonce = begun + (at * self.connections + connection) as u128;
@@ -91,9 +91,10 @@ impl Load {
         while left > 0 {
             let each = (left.min(round) / self.connections).max(1);
             left = left.saturating_sub(each * self.connections);
+            let begun = now_ns();
             let signed: Vec<Vec<Vec<u8>>> = std::thread::scope(|scope| {
                 let lanes: Vec<_> = (0..self.connections)
-                    .map(|at| scope.spawn(move || self.sign(at, each)))
+                    .map(|at| scope.spawn(move || self.sign(at, each, begun)))
                     .collect();
                 lanes.into_iter().map(|lane| lane.join().unwrap()).collect()
             });

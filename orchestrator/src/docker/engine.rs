@@ -15,7 +15,7 @@ use super::dial::{Dial, Lane};
 use super::error::Error;
 use super::http::{ANSWER_TIMEOUT, Ask, Http, Opened};
 use super::image::ImageName;
-use super::model::{ContainerSummary, Created, Inspected, PullLine, Version, Waited};
+use super::model::{ContainerSummary, Created, Info, Inspected, PullLine, Version, Waited};
 use super::output::Output;
 use super::plan::{RuledPlan, labels};
 use crate::printable::printable;
@@ -125,6 +125,18 @@ impl Engine {
         self.http.succeed(Ask::new(operation, "GET", path), ANSWER_TIMEOUT).await
     }
 
+    /// Whether limits of memory and processors hold. An engine without control groups takes them
+    /// and says nothing.
+    async fn holds_limits(&self) -> Result<(), Error> {
+        let operation = "ask the engine how it is set up";
+        let ask = Ask::new(operation, "GET", format!("{}/info", self.prefix));
+        let answer = self.http.succeed(ask, ANSWER_TIMEOUT).await?;
+        match read::<Info>(operation, &answer)?.cgroup_driver.as_deref() {
+            Some("none") => Err(Error::NoControlGroups),
+            _ => Ok(()),
+        }
+    }
+
     /// Creates a container and returns its id. It does not run yet.
     ///
     /// # Errors
@@ -140,6 +152,9 @@ impl Engine {
             Some(name) => format!("?name={}", escape(name)),
             None => String::new(),
         };
+        if plan.plan().memory_bytes.is_some() || plan.plan().cpus_milli.is_some() {
+            self.holds_limits().await?;
+        }
         let path = format!("{}/containers/create{name}", self.prefix);
         let mut ask = Ask::new(operation, "POST", path);
         ask.body = Some(plan.body(labels, gpus).to_string().into());

@@ -72,6 +72,9 @@ pub enum Error {
     /// `--pull never`, and the image is not there.
     #[error("the image {0} is not on the host, and it was not to be pulled")]
     ImageMissing(String),
+    /// It holds no limits, and some were wanted.
+    #[error("the engine runs without control groups and holds no limit of memory or processors")]
+    NoControlGroups,
     /// A request could not be written; a value has characters that HTTP does not take.
     #[error("cannot {operation}: a value cannot be sent")]
     Request {
@@ -99,6 +102,11 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         let text = match self {
             Self::Dial(error) => return error.hint.clone(),
+            Self::NoControlGroups => {
+                "a Docker without root holds limits on hosts with control groups v2 \
+                 (systemd.unified_cgroup_hierarchy=1); or leave --memory and --cpus away, also in \
+                 `containers` of the fleet file"
+            }
             Self::ImageMissing(_) => "leave --pull away, or load the image on the host",
             Self::Pull { message, .. }
                 if message.contains("denied") || message.contains("unauthorized") =>

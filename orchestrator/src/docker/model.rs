@@ -110,6 +110,13 @@ pub(super) struct Version {
     pub(super) min_api_version: String,
 }
 
+/// How the engine is set up.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub(super) struct Info {
+    pub(super) cgroup_driver: Option<String>,
+}
+
 /// The answer to a create.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]

@@ -136,6 +136,6 @@ impl ContainerError {
     #[must_use]
     pub fn is_of_the_host(&self) -> bool {
         matches!(self, Self::Link(_) | Self::Lease(_) | Self::Gpus(_) | Self::Plan(_))
-            || matches!(self, Self::Engine(docker::Error::Dial(_)))
+            || matches!(self, Self::Engine(docker::Error::Dial(_) | docker::Error::NoControlGroups))
     }
 }

@@ -82,4 +82,13 @@ async fn a_docker_without_root_belongs_to_the_login_user() {
     operator.fleet(&[entry_of(&host, &user)]);
     operator.deploy([]).await.expect(0);
     lives(&operator, &engine).await;
+    // Without control groups of version 2 it takes limits and holds none.
+    let limited = ["run", HOST, "--image", IMAGE, "--network", "none", "--memory", "32M", "--rm"];
+    let ran = operator.run(limited.into_iter().chain(["--", "echo", "held"])).await;
+    if std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        assert_eq!(ran.expect(0).stdout, "held\n");
+    } else {
+        let ran = ran.expect(125);
+        assert!(ran.stderr.contains("holds no limit of memory"), "{ran:?}");
+    }
 }
