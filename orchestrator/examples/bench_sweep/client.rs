@@ -106,6 +106,7 @@ impl Client {
             probe_timeout: Duration::from_secs(30),
             max_retry_attempts: 3,
             auto_recovery: false,
+            keys_file: "~/.ssh/authorized_keys".to_owned(),
             config: SweepConfig { ignore: self.ignored(), ..SweepConfig::default() },
             pow: None,
         };

@@ -157,6 +157,7 @@ fn configured(app: &App<'_>, artifact: Arc<Artifact>) -> SweepOptions {
         probe_timeout: hosts.health_check_timeout,
         max_retry_attempts: hosts.max_retry_attempts,
         auto_recovery: hosts.auto_recovery,
+        keys_file: app.config.ssh_session.authorized_keys_file.clone(),
         config: config.clone(),
         pow: None,
     }

@@ -1,5 +1,6 @@
 //! Sweeps: what each found, what is open, and what is remembered of a host until the next.
 
+mod holdings;
 mod lock;
 mod outbox;
 mod passes;
@@ -11,11 +12,13 @@ use runner_protocol::HostFacts;
 use serde_json::json;
 use sqlx::{Row as _, Sqlite, Transaction};
 
-use super::{Error, NewEvent, Store, audit, document, facts, new_id, now_ms, statement};
+use super::{Error, GrantRow, NewEvent, Store, audit, document, facts, new_id, now_ms, statement};
 use crate::host_spec::HostSpec;
 use crate::host_state::{HostEvent, HostState};
 use crate::ids::HostName;
-use crate::sweep::{Finding, HostMemory, Known, Passport, ProofTime, severity_name, severity_of};
+use crate::sweep::{
+    Finding, HeldLease, HostMemory, Known, Passport, ProofTime, severity_name, severity_of,
+};
 
 pub use lock::{LockHolder, SweepLock};
 pub use outbox::{AlertRow, HostChange};
@@ -41,12 +44,18 @@ pub struct HostKnowledge {
     pub proofs: Vec<ProofTime>,
     /// When its last proof was accepted.
     pub last_proof_ms: Option<i64>,
+    /// The live leases of its containers.
+    pub leases: Vec<HeldLease>,
+    /// The grants whose lines may be there.
+    pub grants: Vec<GrantRow>,
 }
 
 impl Default for HostKnowledge {
     fn default() -> Self {
         let (passport, memory, open, proofs, last_proof_ms) = Default::default();
-        Self { state: HostState::Unknown, passport, memory, open, proofs, last_proof_ms }
+        let (leases, grants) = Default::default();
+        let state = HostState::Unknown;
+        Self { state, passport, memory, open, proofs, last_proof_ms, leases, grants }
     }
 }
 
@@ -144,6 +153,16 @@ impl Store {
         for (host, at_ms) in self.last_accepted_proofs().await? {
             if let Some(of_host) = known.get_mut(&host) {
                 of_host.last_proof_ms = Some(at_ms);
+            }
+        }
+        for (host, lease) in self.held_leases().await? {
+            if let Some(of_host) = known.get_mut(&host) {
+                of_host.leases.push(lease);
+            }
+        }
+        for grant in self.open_grants().await? {
+            if let Some(of_host) = known.get_mut(&grant.host) {
+                of_host.grants.push(grant);
             }
         }
         Ok(known)

@@ -2,6 +2,7 @@
 
 mod alerts;
 mod lock;
+mod ours;
 mod schedule;
 mod service;
 
