@@ -13,6 +13,7 @@ use super::app::App;
 use super::failure::{Exit, Failure};
 use crate::alerts::Channels;
 use crate::config::duration;
+use crate::fleet::Fleet;
 use crate::fleet::sweep::{SweepError, SweepOptions, SweepReport, Sweeper};
 use crate::fleet::verify::VerifyOptions;
 use crate::host_spec::HostSpec;
@@ -119,11 +120,22 @@ async fn pass(app: &App<'_>, args: PassArgs) -> Result<Exit, Failure> {
     let options = options(app, &args)?;
     raise_open_files();
     let fleet = Arc::new(app.fleet(&specs, false).await?);
-    let sweeper = Sweeper::new(Arc::clone(&fleet), specs, options, false);
-    let report = sweeper.pass(&app.cancel).await.map_err(failed)?;
-    show::report(app, &report);
+    let report = swept(app, &fleet, specs, options).await?;
     alerts::tell(app, &fleet, &report, &channels).await;
     Ok(exit(&report, args.fail_on))
+}
+
+/// One pass over these hosts, and what it found.
+pub async fn swept(
+    app: &App<'_>,
+    fleet: &Arc<Fleet>,
+    specs: Vec<HostSpec>,
+    options: SweepOptions,
+) -> Result<SweepReport, Failure> {
+    let sweeper = Sweeper::new(Arc::clone(fleet), specs, options, false);
+    let report = sweeper.pass(&app.cancel).await.map_err(failed)?;
+    show::report(app, &report);
+    Ok(report)
 }
 
 fn options(app: &App<'_>, args: &PassArgs) -> Result<SweepOptions, Failure> {
@@ -148,7 +160,7 @@ fn options(app: &App<'_>, args: &PassArgs) -> Result<SweepOptions, Failure> {
 }
 
 /// A sweep as the configuration says, without proofs.
-fn configured(app: &App<'_>, artifact: Arc<Artifact>) -> SweepOptions {
+pub fn configured(app: &App<'_>, artifact: Arc<Artifact>) -> SweepOptions {
     let (config, hosts) = (&app.config.sweep, &app.config.executor_management);
     SweepOptions {
         artifact,
