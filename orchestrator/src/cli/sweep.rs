@@ -14,7 +14,7 @@ use super::failure::{Exit, Failure};
 use crate::alerts::Channels;
 use crate::config::duration;
 use crate::fleet::Fleet;
-use crate::fleet::sweep::{SweepError, SweepOptions, SweepReport, Sweeper};
+use crate::fleet::sweep::{Pace, SweepError, SweepOptions, SweepReport, Sweeper};
 use crate::fleet::verify::VerifyOptions;
 use crate::host_spec::HostSpec;
 use crate::host_state::HostState;
@@ -181,9 +181,23 @@ pub fn for_service(
     runner: Option<&std::path::Path>,
 ) -> Result<SweepOptions, Failure> {
     check_codes(app)?;
-    let _checked = channels(app)?;
+    let (_pace, _channels) = (pace(app)?, channels(app)?);
     raise_open_files();
     Ok(configured(app, Arc::new(app.artifact(runner)?)))
+}
+
+/// When the sweeps of a service are due.
+pub fn pace(app: &App<'_>) -> Result<Pace, Failure> {
+    let schedule = app.config.sweep.schedule.as_str();
+    if schedule.is_empty() {
+        return Ok(Pace::Every(app.config.executor_management.health_check_interval));
+    }
+    match schedule.parse() {
+        Ok(schedule) => Ok(Pace::Schedule(Box::new(schedule))),
+        Err(error) => Err(Failure::user("cannot use `schedule` of [sweep]")
+            .because(error)
+            .hint("five fields as of cron: minute, hour, day, month, weekday; \"*/10 * * * *\"")),
+    }
 }
 
 /// The channels of alerts.
