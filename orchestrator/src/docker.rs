@@ -29,5 +29,6 @@ pub use image::{ImageName, InvalidImage};
 pub use model::{ContainerSummary, Inspected, Port, State, Waited};
 pub use mount::{InvalidMount, Mount};
 pub use output::{Output, OutputStream};
-pub use plan::{ContainerPlan, Network, PlanError, Publish, RuledPlan, labels};
+pub use plan::{ContainerPlan, Network, PlanError, Publish, RuledPlan};
+pub use runner_protocol::labels;
 pub use socket::{Candidate, candidates, parse_probe, probe};

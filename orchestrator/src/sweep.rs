@@ -9,6 +9,7 @@
 
 mod assess;
 mod code;
+mod containers;
 mod memory;
 mod passport;
 mod probes;
@@ -16,9 +17,12 @@ mod schedule;
 
 pub use assess::{Assessment, Known, assess};
 pub use code::{Code, Confirmation, FixPlaces, UnknownCode};
+pub use containers::{ContainerFault, ContainerLife, Holder};
 pub use memory::{HostMemory, Repair, RepairMark};
 pub use passport::{Passport, PassportGpu};
-pub use probes::{History, Observation, Probed, ProofTime, judge};
+pub use probes::containers::{HeldLease, Leases, findings as container_findings};
+pub use probes::grants::{Grants, KnownGrant, findings as grant_findings};
+pub use probes::{History, Observation, Probed, ProofTime, arrange, judge};
 pub use schedule::{InvalidSchedule, Schedule};
 
 pub use runner_protocol::Severity;

@@ -5,7 +5,7 @@
 
 use std::io;
 
-use runner_protocol::facts::{HostFacts, Problem};
+use runner_protocol::facts::{FactsQuery, HostFacts, Problem};
 
 use crate::{log, os};
 
@@ -13,6 +13,7 @@ mod containers;
 mod cpu;
 mod cross_check;
 mod disks;
+mod grants;
 mod memory;
 mod nvidia_proc;
 mod pci;
@@ -24,10 +25,11 @@ pub(crate) use cross_check::cross_check;
 pub(crate) use root::Root;
 
 /// Everything but the GPUs, which the probe asks for.
-pub(crate) fn host(root: &Root) -> HostFacts {
+pub(crate) fn host(root: &Root, query: &FactsQuery) -> HostFacts {
     let mut problems = Problems(Vec::new());
     let clock_synchronized = os::clock_synchronized();
     let disks = disks::read(root, &mut problems);
+    let grants = grants::read(root, &query.key_files, &mut problems);
     HostFacts {
         os: problems.of("/etc/os-release", system::os_release(root)),
         kernel: problems.of("/proc/sys/kernel/osrelease", root.kernel()),
@@ -43,9 +45,10 @@ pub(crate) fn host(root: &Root) -> HostFacts {
         load: problems.of("/proc/loadavg", root.load()),
         memory: problems.of("/proc/meminfo", root.memory()),
         disks,
-        container_runtimes: containers::read(root),
+        container_runtimes: containers::read(root, query.socket.as_deref()),
         pci_gpus: problems.optional("/sys/bus/pci/devices", pci::gpus(root)).unwrap_or_default(),
         xid_errors: xid::read(root),
+        grants,
         problems: problems.0,
         ..HostFacts::default()
     }

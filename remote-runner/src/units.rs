@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use runner_protocol::facts::{GpuFacts, HostFacts};
+use runner_protocol::facts::{FactsQuery, GpuFacts, HostFacts};
 use runner_protocol::{
     FrameError, FromRunner, Held, HoldEvent, Outcome, Reply, RequestId, Round, Telemetry, Unit,
     decode, encode_frame,
@@ -163,9 +163,9 @@ fn failed(code: &str, message: &str) -> Outcome {
 /// Does a unit and finishes its request.
 pub(crate) fn run(unit: Unit, request: Request, options: &Options) {
     let done = match unit {
-        Unit::Facts {} => gather(&request, options)
+        Unit::Facts(query) => gather(&request, options, query)
             .and_then(|facts| Ok(request.reply(Reply::Facts(Box::new(facts)))?)),
-        Unit::Health {} => gather(&request, options)
+        Unit::Health {} => gather(&request, options, FactsQuery::default())
             .and_then(|facts| Ok(request.reply(Reply::Health(health::report(&facts)))?)),
         Unit::Watch { interval_ms } => {
             let interval = Duration::from_millis(interval_ms).max(MIN_INTERVAL);
@@ -185,13 +185,13 @@ pub(crate) fn run(unit: Unit, request: Request, options: &Options) {
 }
 
 /// Reads all facts: the host's on one thread, NVML's in a child, at the same time.
-fn gather(request: &Request, options: &Options) -> Result<HostFacts, Stop> {
+fn gather(request: &Request, options: &Options, query: FactsQuery) -> Result<HostFacts, Stop> {
     let root = Root::new(&options.root);
     let sender = request.sender();
     let started = thread::Builder::new().name("facts".into()).spawn({
         let root = root.clone();
         // The request is gone if it was cancelled meanwhile.
-        move || drop(sender.send(UnitEvent::Host(Box::new(facts::host(&root)))))
+        move || drop(sender.send(UnitEvent::Host(Box::new(facts::host(&root, &query)))))
     });
     if let Err(error) = started {
         return Err(Stop::failed("environment", error.to_string()));

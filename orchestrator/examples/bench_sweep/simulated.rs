@@ -227,7 +227,7 @@ impl Handler for Connection {
         let mut ends = false;
         while let Ok(Some(body)) = decoder.push(&mut data) {
             match decode::<ToRunner>(&body) {
-                Ok(ToRunner::Request { id, unit: Unit::Facts {} }) => {
+                Ok(ToRunner::Request { id, unit: Unit::Facts(_) }) => {
                     let reply = Reply::Facts(Box::new(facts(self.index)));
                     answers.extend(encode_frame(&FromRunner::Reply { id, reply }).unwrap());
                     let done = FromRunner::Finished { id, outcome: Outcome::Ok {} };

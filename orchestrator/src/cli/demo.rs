@@ -9,16 +9,23 @@ use super::app::App;
 use super::deploy::deploy;
 use super::failure::{Exit, Failure};
 use super::report::Tone;
+use super::{models, sweep, verify, verify_proof};
 use crate::embedded_host::{EmbeddedFleet, EmbeddedOptions, new_key};
-use crate::fleet::DeployOptions;
+use crate::fleet::sweep::SweepOptions;
+use crate::fleet::{DeployOptions, Fleet, VerifyOptions};
+use crate::host_spec::HostSpec;
+use crate::host_state::HostState;
 use crate::runner::Artifact;
+use crate::signing_key::SigningKey;
 use crate::store::Store;
+use crate::sweep::Code;
 
-/// Everything on this machine: embedded SSH hosts on loopback, deploy, facts, audit
+/// Everything on this machine: embedded SSH hosts on loopback, deploy, facts, sweep, verify, audit
 ///
 /// Starts SSH servers inside this process (no root, no sshd), deploys the real runner to them over
 /// real SSH connections, deploys again to show that nothing is left to do, and shows what the
-/// runner found. Keys, homes and database lie in a temporary directory that is removed at the end.
+/// runner found. Then it sweeps the hosts, removes a runner, and shows how a sweep finds and mends
+/// that; and it has a host prove itself by the CPU reference, which shows nothing of a GPU. Keys, homes and database lie in a temporary directory that is removed at the end.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// How many embedded hosts
@@ -97,8 +104,80 @@ async fn show(
         heading(app, &format!("orchestrator hosts show {}", first.name));
         super::hosts::show(app, first.name.as_str()).await?;
     }
+    let artifact = options.artifact;
+    sweeps(app, hosts, &fleet, &specs, &artifact).await?;
+    if let Some(first) = specs.first() {
+        let exit = proof(app, folder, &fleet, first, artifact).await?;
+        if exit != Exit::Ok {
+            return Ok(exit);
+        }
+    }
     heading(app, "orchestrator audit verify");
     super::audit::verify(app, None).await
+}
+
+/// A pass over hosts that are well, one that finds a lost runner, and one that puts it back.
+async fn sweeps(
+    app: &App<'_>,
+    hosts: &EmbeddedFleet,
+    fleet: &Arc<Fleet>,
+    specs: &[HostSpec],
+    artifact: &Arc<Artifact>,
+) -> Result<(), Failure> {
+    let pass = async |auto_recovery: bool| {
+        let mut options =
+            SweepOptions { auto_recovery, ..sweep::configured(app, Arc::clone(artifact)) };
+        let is_of_machine = |code: &&Code| !code.is_of_reach();
+        options.config.ignore =
+            Code::ALL.iter().filter(is_of_machine).map(ToString::to_string).collect();
+        sweep::swept(app, fleet, specs.to_vec(), options).await
+    };
+    heading(app, "orchestrator sweep: one look at every host, one command each");
+    app.report.note(
+        "(here it judges whether hosts and runners answer; what this machine's own disks, load, \
+         clock and driver are like is left out)",
+    );
+    pass(true).await?;
+    let Some(host) = hosts.hosts().first() else { return Ok(()) };
+    // Where the runner is put without a `work_dir` in the fleet file.
+    let runner = host.home.join(".cache/orchestrator");
+    std::fs::remove_dir_all(&runner).map_err(|error| {
+        Failure::user(format!("cannot remove the runner of {}", host.name)).because(error)
+    })?;
+    heading(app, &format!("The runner of {} is removed. A sweep that only looks:", host.name));
+    let found = pass(false).await?;
+    heading(app, "A sweep with auto_recovery, as it is without configuration:");
+    let mended = pass(true).await?;
+    let state = |report: &crate::fleet::sweep::SweepReport| {
+        let of_host = report.hosts.iter().find(|it| it.host.as_str() == host.name);
+        of_host.map(|it| it.state)
+    };
+    if (state(&found), state(&mended)) != (Some(HostState::Degraded), Some(HostState::Ready)) {
+        return Err(Failure::user("the sweeps did not find and mend what was done to a host"));
+    }
+    Ok(())
+}
+
+/// A proof by the CPU reference, and the check of its document that needs no host.
+async fn proof(
+    app: &App<'_>,
+    folder: &Path,
+    fleet: &Fleet,
+    spec: &HostSpec,
+    artifact: Arc<Artifact>,
+) -> Result<Exit, Failure> {
+    let key = Arc::new(SigningKey::load_or_create(folder).map_err(verify::no_key)?);
+    let trusted = [key.public_key()];
+    let options = VerifyOptions { allow_reference: true, ..VerifyOptions::new(artifact, key) };
+    let file = folder.join("proof.json");
+    heading(app, &format!("orchestrator verify {} --allow-reference --proof-out FILE", spec.name));
+    let exit = verify::challenge(app, fleet, spec, &options, Some(&file)).await?;
+    if exit != Exit::Ok {
+        return Ok(exit);
+    }
+    heading(app, "orchestrator verify-proof FILE --allow-reference: offline, by the same verifier");
+    let (table, _) = models::load(None)?;
+    verify_proof::check(app, &[file], &trusted, &table, true)
 }
 
 fn heading(app: &App<'_>, text: &str) {

@@ -19,7 +19,7 @@ use super::failure::{Exit, Failure};
 use super::settings;
 use crate::api::{Access, ApiParts, ApiState, Health, ListenLimits, metrics_router, router};
 use crate::fleet::Fleet;
-use crate::fleet::sweep::{Pace, SweepOptions, SweepStatus, Sweeper, sweep_loop};
+use crate::fleet::sweep::{SweepOptions, SweepStatus, Sweeper, sweep_loop};
 use crate::host_spec::HostSpec;
 use crate::ids::HostName;
 use crate::runner::Artifact;
@@ -193,7 +193,7 @@ async fn tell_undeployed(app: &App<'_>) -> Result<(), Failure> {
 /// How often it is looked whether hosts or trusted keys have changed by another command.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// Sweeps over the hosts that are known, at once and then every `health_check_interval`. When
+/// Sweeps over the hosts that are known, at once and then every `health_check_interval`, or by the `schedule` of `[sweep]`. When
 /// another command has changed hosts or trusted keys, it begins anew with those.
 async fn sweep_again_and_again(
     app: &App<'_>,
@@ -207,9 +207,10 @@ async fn sweep_again_and_again(
         let prepared = async {
             let known = inventory(app).await?;
             let fleet = Arc::new(app.fleet(&known.0, false).await?);
-            Ok::<_, Failure>((known, fleet, super::sweep::channels(app)?))
+            let (pace, channels) = (super::sweep::pace(app)?, super::sweep::channels(app)?);
+            Ok::<_, Failure>((known, fleet, pace, channels))
         };
-        let (known, fleet, channels) = match prepared.await {
+        let (known, fleet, pace, channels) = match prepared.await {
             Ok(prepared) => prepared,
             Err(failure) => {
                 trouble(&failure.what);
@@ -222,14 +223,13 @@ async fn sweep_again_and_again(
         let (sender, mut status) = watch::channel(SweepStatus::default());
         let specs = known.0.clone();
         let sweeper = Sweeper::new(fleet, specs, options.clone(), true);
-        let pace = Pace::Every(app.config.executor_management.health_check_interval);
         let alerts = (channels, app.config.alerts.clone());
         let sweeping = async {
             if known.0.is_empty() {
                 health.send_modify(|health| health.set(NAME, true, "there are no hosts yet"));
                 round.cancelled().await;
             } else {
-                let jitter = Duration::ZERO;
+                let jitter = app.config.sweep.jitter;
                 sweep_loop(sweeper, pace, jitter, false, alerts, sender, round.clone()).await;
             }
         };
@@ -245,7 +245,14 @@ async fn sweep_again_and_again(
                             format!("{well} hosts well, {troubled} not, {unreached} not reached");
                         health.set(NAME, true, detail);
                     }
-                    (None, None) => health.set(NAME, true, "the first has begun"),
+                    (None, None) => {
+                        let due = status.next_ms.filter(|at| *at > crate::store::now_ms());
+                        let detail = due.map_or_else(
+                            || "the first has begun".to_owned(),
+                            |at| format!("the first is due {}", super::app::utc(at)),
+                        );
+                        health.set(NAME, true, detail);
+                    }
                 });
             }
         };

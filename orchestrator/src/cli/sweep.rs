@@ -13,7 +13,8 @@ use super::app::App;
 use super::failure::{Exit, Failure};
 use crate::alerts::Channels;
 use crate::config::duration;
-use crate::fleet::sweep::{SweepError, SweepOptions, SweepReport, Sweeper};
+use crate::fleet::Fleet;
+use crate::fleet::sweep::{Pace, SweepError, SweepOptions, SweepReport, Sweeper};
 use crate::fleet::verify::VerifyOptions;
 use crate::host_spec::HostSpec;
 use crate::host_state::HostState;
@@ -119,11 +120,22 @@ async fn pass(app: &App<'_>, args: PassArgs) -> Result<Exit, Failure> {
     let options = options(app, &args)?;
     raise_open_files();
     let fleet = Arc::new(app.fleet(&specs, false).await?);
-    let sweeper = Sweeper::new(Arc::clone(&fleet), specs, options, false);
-    let report = sweeper.pass(&app.cancel).await.map_err(failed)?;
-    show::report(app, &report);
+    let report = swept(app, &fleet, specs, options).await?;
     alerts::tell(app, &fleet, &report, &channels).await;
     Ok(exit(&report, args.fail_on))
+}
+
+/// One pass over these hosts, and what it found.
+pub async fn swept(
+    app: &App<'_>,
+    fleet: &Arc<Fleet>,
+    specs: Vec<HostSpec>,
+    options: SweepOptions,
+) -> Result<SweepReport, Failure> {
+    let sweeper = Sweeper::new(Arc::clone(fleet), specs, options, false);
+    let report = sweeper.pass(&app.cancel).await.map_err(failed)?;
+    show::report(app, &report);
+    Ok(report)
 }
 
 fn options(app: &App<'_>, args: &PassArgs) -> Result<SweepOptions, Failure> {
@@ -148,7 +160,7 @@ fn options(app: &App<'_>, args: &PassArgs) -> Result<SweepOptions, Failure> {
 }
 
 /// A sweep as the configuration says, without proofs.
-fn configured(app: &App<'_>, artifact: Arc<Artifact>) -> SweepOptions {
+pub fn configured(app: &App<'_>, artifact: Arc<Artifact>) -> SweepOptions {
     let (config, hosts) = (&app.config.sweep, &app.config.executor_management);
     SweepOptions {
         artifact,
@@ -157,6 +169,7 @@ fn configured(app: &App<'_>, artifact: Arc<Artifact>) -> SweepOptions {
         probe_timeout: hosts.health_check_timeout,
         max_retry_attempts: hosts.max_retry_attempts,
         auto_recovery: hosts.auto_recovery,
+        keys_file: app.config.ssh_session.authorized_keys_file.clone(),
         config: config.clone(),
         pow: None,
     }
@@ -168,9 +181,23 @@ pub fn for_service(
     runner: Option<&std::path::Path>,
 ) -> Result<SweepOptions, Failure> {
     check_codes(app)?;
-    let _checked = channels(app)?;
+    let (_pace, _channels) = (pace(app)?, channels(app)?);
     raise_open_files();
     Ok(configured(app, Arc::new(app.artifact(runner)?)))
+}
+
+/// When the sweeps of a service are due.
+pub fn pace(app: &App<'_>) -> Result<Pace, Failure> {
+    let schedule = app.config.sweep.schedule.as_str();
+    if schedule.is_empty() {
+        return Ok(Pace::Every(app.config.executor_management.health_check_interval));
+    }
+    match schedule.parse() {
+        Ok(schedule) => Ok(Pace::Schedule(Box::new(schedule))),
+        Err(error) => Err(Failure::user("cannot use `schedule` of [sweep]")
+            .because(error)
+            .hint("five fields as of cron: minute, hour, day, month, weekday; \"*/10 * * * *\"")),
+    }
 }
 
 /// The channels of alerts.

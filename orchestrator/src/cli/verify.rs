@@ -16,7 +16,7 @@ use super::failure::{Exit, Failure};
 use super::report::Tone;
 use super::{models, new_file};
 use crate::fleet::{
-    self, GpuReport, GpuVerdict, HostVerdict, VerifyError, VerifyOptions, short_uuid,
+    self, Fleet, GpuReport, GpuVerdict, HostVerdict, VerifyError, VerifyOptions, short_uuid,
 };
 use crate::host_spec::{AgentSocket, ContainerRules, Endpoint, HostMode, HostSpec};
 use crate::ids::HostName;
@@ -125,24 +125,35 @@ pub async fn run(app: &App<'_>, args: Args) -> Result<Exit, Failure> {
         local: args.local,
         ..VerifyOptions::new(artifact, key)
     };
-    if args.allow_reference {
+    challenge(app, &fleet, &spec, &options, args.proof_out.as_deref()).await
+}
+
+/// Challenges a host, shows what came of it, and writes the signed proofs to a new file.
+pub async fn challenge(
+    app: &App<'_>,
+    fleet: &Fleet,
+    spec: &HostSpec,
+    options: &VerifyOptions,
+    proof_out: Option<&Path>,
+) -> Result<Exit, Failure> {
+    if options.allow_reference {
         app.report.warning("the CPU reference is asked: it proves nothing of a GPU");
     }
     let started = Instant::now();
     let view = View::new(app.report, &spec.name);
     let verified =
-        fleet::verify(&fleet, &spec, &options, &|event| view.show(event), &app.cancel).await;
+        fleet::verify(fleet, spec, options, &|event| view.show(event), &app.cancel).await;
     view.finish();
     let verdict = verified.map_err(|error| failed("verify", &spec.name, error))?;
     let documents = documents(&verdict)?;
-    let proof_file = args.proof_out.as_deref().filter(|_| !documents.is_empty());
+    let proof_file = proof_out.filter(|_| !documents.is_empty());
     if let Some(path) = proof_file {
         new_file::write_new(path, PROOF, &documents).map_err(|failure| {
             failure.hint("the verdicts and the proofs are in the database all the same")
         })?;
     }
     let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    show(app, &verdict, &options, proof_file, elapsed_ms);
+    show(app, &verdict, options, proof_file, elapsed_ms);
     Ok(exit(&verdict))
 }
 

@@ -56,8 +56,19 @@ pub fn run(app: &App<'_>, args: &Args) -> Result<Exit, Failure> {
         }
     };
     let (table, _) = models::load(args.models.as_deref())?;
+    check(app, &args.files, &trusted, &table, args.allow_reference)
+}
+
+/// Examines every proof of these files, and shows what was found.
+pub fn check(
+    app: &App<'_>,
+    files: &[PathBuf],
+    trusted: &[[u8; 32]],
+    table: &ModelTable,
+    allow_reference: bool,
+) -> Result<Exit, Failure> {
     let mut all = Vec::new();
-    for file in &args.files {
+    for file in files {
         let lines = lines(file)?;
         let several = lines.len() > 1;
         for (number, line) in lines.iter().enumerate() {
@@ -65,7 +76,7 @@ pub fn run(app: &App<'_>, args: &Args) -> Result<Exit, Failure> {
                 true => format!("{}, line {}", file.display(), number + 1),
                 false => file.display().to_string(),
             };
-            all.push(examined(place, line, &trusted, &table, args.allow_reference)?);
+            all.push(examined(place, line, trusted, table, allow_reference)?);
         }
     }
     tell(app, &all);

@@ -9,6 +9,10 @@ use super::keys::Keys;
 pub struct SweepConfig {
     /// The whole pass.
     pub timeout: Duration,
+    /// When `serve` sweeps, as cron says it, in UTC; empty is every `health_check_interval`.
+    pub schedule: String,
+    /// Up to this is added to each due time of `serve`.
+    pub jitter: Duration,
     /// Hosts probed at a time.
     pub parallel: usize,
     /// Codes of findings that are not wanted.
@@ -55,6 +59,8 @@ pub(super) fn read(keys: &Keys<'_, '_>) -> SweepConfig {
     let days = Duration::from_secs(1)..=hours(3650 * 24);
     SweepConfig {
         timeout: keys.time("timeout", Duration::from_secs(1)..=hours(1), Duration::from_secs(120)),
+        schedule: keys.text("schedule", ""),
+        jitter: keys.time("jitter", Duration::ZERO..=hours(24), Duration::ZERO),
         parallel: keys.count("parallel", 1..=8192, 512),
         ignore: keys.texts("ignore", &[]),
         disk_free_percent: keys.count("disk_free_percent", 0..=100, 10),

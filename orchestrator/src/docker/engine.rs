@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 use hyper::body::Bytes;
+use runner_protocol::labels;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -17,7 +18,7 @@ use super::http::{ANSWER_TIMEOUT, Ask, Http, Opened};
 use super::image::ImageName;
 use super::model::{ContainerSummary, Created, Info, Inspected, PullLine, Version, Waited};
 use super::output::Output;
-use super::plan::{RuledPlan, labels};
+use super::plan::RuledPlan;
 use crate::printable::printable;
 
 /// The version of the API that this is written for: Docker Engine 25 and later have it. An engine

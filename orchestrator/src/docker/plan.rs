@@ -19,22 +19,6 @@ const DEFAULT_PIDS: i64 = 4096;
 const CAPABILITIES: [&str; 8] =
     ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID"];
 
-/// The labels that say whose a container is. Nothing without them is shown or touched.
-pub mod labels {
-    /// The identity of the database that the container belongs to.
-    pub const OWNER: &str = "orchestrator.owner";
-    /// Its lease there, which is also our name for it.
-    pub const LEASE: &str = "orchestrator.lease";
-    /// When it must have ended, milliseconds since the Unix epoch.
-    pub const DEADLINE: &str = "orchestrator.deadline-ms";
-    /// The UUIDs of its GPUs, with commas between.
-    pub const GPUS: &str = "orchestrator.gpus";
-    /// `foreground` or `detached`.
-    pub const MODE: &str = "orchestrator.mode";
-    /// `true` if it is to be removed when it has ended.
-    pub const REMOVE: &str = "orchestrator.remove";
-}
-
 /// How a container is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]

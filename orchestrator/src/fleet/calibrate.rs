@@ -5,8 +5,8 @@
 
 use pow_kernels::artifacts;
 use pow_kernels::{Challenge, Mode, Model, ModelTable, Outcome, Proof, Timings};
-use runner_protocol::HostFacts;
 use runner_protocol::facts::Gpu;
+use runner_protocol::{FactsQuery, HostFacts};
 use serde::Serialize;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -157,7 +157,7 @@ async fn on_host(
     on_event: &(dyn Fn(VerifyEvent) + Sync),
     on_run: &(dyn Fn(&'static str, u32) + Sync),
 ) -> Result<Calibration, CalibrateError> {
-    let facts = reached.session.facts().await.map_err(VerifyError::from)?;
+    let facts = reached.session.facts(FactsQuery::default()).await.map_err(VerifyError::from)?;
     // Its errors are those of a verification; what it says of models is no matter here.
     let wanted = Wanted {
         claim: None,

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use runner_protocol::HostFacts;
 use runner_protocol::facts::DriverState;
+use runner_protocol::{FactsQuery, HostFacts};
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -168,7 +168,8 @@ async fn visit(
     };
     step(Step::Facts);
     let runner_version = Some(printable(&session.hello().runner_version));
-    let facts = session.facts().await;
+    let socket = spec.containers.socket.clone();
+    let facts = session.facts(FactsQuery { socket, ..FactsQuery::default() }).await;
     session.close().await;
     Ok(Visit { change, facts: Some(facts?), runner_version })
 }

@@ -22,6 +22,7 @@ use crate::reason::Reason;
 use crate::store::{
     self, GrantEnd, GrantFilter, GrantLimits, GrantRow, GrantState, LimitReached, NewGrant, now_ms,
 };
+use crate::sweep::KnownGrant;
 
 /// How long a grant may be pending: far longer than an edit takes, whose parts have deadlines.
 const PENDING_MS: i64 = 10 * 60 * 1000;
@@ -406,6 +407,21 @@ async fn reconcile_on(
 async fn open_grants(fleet: &Fleet, host: &HostName) -> Result<Vec<GrantRow>, GrantError> {
     let filter = GrantFilter { host: Some(host.clone()), open: true, ..GrantFilter::default() };
     Ok(fleet.store.grants(&filter, MOST_GRANTS, 0).await?)
+}
+
+/// A grant as sweeps judge it.
+pub(super) fn known(row: &GrantRow) -> KnownGrant {
+    let (over_ms, by_time) = match row.state {
+        GrantState::Placed => (row.expires_ms, true),
+        GrantState::Pending => (row.issued_ms.saturating_add(PENDING_MS), false),
+        GrantState::Ended | GrantState::Gone => {
+            let by_time = row.end_reason.as_deref() == Some(GrantEnd::Expired.name());
+            let ended_ms = row.ended_ms.unwrap_or(row.issued_ms);
+            // That its time was over may have been noted much later.
+            (if by_time { row.expires_ms.min(ended_ms) } else { ended_ms }, by_time)
+        }
+    };
+    KnownGrant { id: row.id.clone(), over_ms, by_time, gone: row.state == GrantState::Gone }
 }
 
 /// Why a grant that is not noted as ended is over, if it is.

@@ -9,6 +9,7 @@ mod host;
 mod lock;
 mod look;
 mod notify;
+mod ours;
 mod recorder;
 mod repair;
 mod report;
@@ -55,6 +56,8 @@ pub struct SweepOptions {
     pub max_retry_attempts: u32,
     /// Whether to mend what is safe to mend.
     pub auto_recovery: bool,
+    /// The file on hosts in which grants are, as `authorized_keys_file` of `[ssh_session]`.
+    pub keys_file: String,
     /// Thresholds.
     pub config: SweepConfig,
     /// Whether to ask hosts for proofs, and how.
@@ -147,6 +150,7 @@ impl Sweeper {
         let store = &self.fleet.store;
         let proofs_since = now_ms().saturating_sub(millis(self.options.config.history));
         let mut known = store.sweep_knowledge(proofs_since).await?;
+        let owner: Arc<str> = store.identity().await?.into();
         let sweep = store.begin_sweep(&self.fleet.actor, self.specs.len()).await?;
         let mut turns: Vec<(HostSpec, HostKnowledge)> = self
             .specs
@@ -157,8 +161,15 @@ impl Sweeper {
         let (found, finds) = mpsc::channel(recorder::BATCH);
         let probing = async move {
             // The recorder ends when the last sender, this one, is gone.
+            let visit = || host::Visit {
+                fleet: Arc::clone(&self.fleet),
+                options: Arc::clone(&self.options),
+                proofs: Arc::clone(&self.proofs),
+                owner: Arc::clone(&owner),
+                deadline,
+            };
             futures_util::stream::iter(turns)
-                .map(|(spec, known)| self.spawn(spec, known, deadline, found.clone(), cancel))
+                .map(|(spec, known)| self.spawn(visit(), spec, known, found.clone(), cancel))
                 .buffer_unordered(self.options.parallel.max(1))
                 .filter_map(|joined| async move { joined.ok().flatten() })
                 .collect::<Vec<HostName>>()
@@ -183,23 +194,17 @@ impl Sweeper {
     /// One host on a task of its own. Its name comes back if its turn did not come.
     fn spawn(
         &self,
+        visit: host::Visit,
         spec: HostSpec,
         known: HostKnowledge,
-        deadline: Instant,
         found: mpsc::Sender<host::Found>,
         cancel: &CancellationToken,
     ) -> tokio::task::JoinHandle<Option<HostName>> {
         let connections = self.connections.get(&spec.name).map(Arc::clone);
-        let visit = host::Visit {
-            fleet: Arc::clone(&self.fleet),
-            options: Arc::clone(&self.options),
-            proofs: Arc::clone(&self.proofs),
-            deadline,
-        };
         let (cancel, keep) = (cancel.clone(), self.keep);
         tokio::spawn(async move {
             let Some(connections) = connections else { return Some(spec.name) };
-            if deadline <= Instant::now() || cancel.is_cancelled() {
+            if visit.deadline <= Instant::now() || cancel.is_cancelled() {
                 return Some(spec.name);
             }
             // Cancel safety: the visit is dropped whole; nothing of it is recorded then.

@@ -31,8 +31,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pow_kernels::{Backend, Challenge, Mode, ModelTable};
-use runner_protocol::ByteArray;
 use runner_protocol::facts::DriverState;
+use runner_protocol::{ByteArray, FactsQuery};
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -317,7 +317,7 @@ impl Run<'_> {
     /// Reads the facts, chooses the GPUs, and asks the ledger who else shows them.
     async fn look(&self, session: &mut Session) -> Result<(Plan, Vec<Duplicate>), VerifyError> {
         (self.on_event)(VerifyEvent::Step(VerifyStep::Looking));
-        let facts = session.facts().await?;
+        let facts = session.facts(FactsQuery::default()).await?;
         let wanted = Wanted {
             claim: self.spec.gpus.as_ref(),
             gpus: &self.options.gpus,

@@ -1,11 +1,7 @@
 //! The edit of an `authorized_keys` file: our own lines out and in, every other byte as it was.
 
-/// A larger file is left alone. sshd reads it at every login.
-pub const MAX_FILE_BYTES: usize = 1024 * 1024;
-
-/// How our lines end: a blank, this, and the 32 digits of the grant's id.
-const MARK: &[u8] = b" orch:";
-const ID_DIGITS: usize = 32;
+use runner_protocol::grant_line::{JOINT, grant_id};
+pub use runner_protocol::grant_line::{MAX_FILE_BYTES, grant_ids};
 
 /// What an edit would do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,27 +40,6 @@ pub fn edit(content: &[u8], remove: &dyn Fn(&str) -> bool, add: Option<&str>) ->
         edit.content.push(b'\n');
     }
     edit
-}
-
-/// Before a line of ours that follows one which had no line break.
-const JOINT: &[u8] = b" ";
-
-/// The ids of all grants in a file, also those of another orchestrator.
-#[must_use]
-pub fn grant_ids(content: &[u8]) -> Vec<String> {
-    content.split_inclusive(|byte| *byte == b'\n').filter_map(grant_id).collect()
-}
-
-/// The id of the grant whose line this is. Only a whole line as [`super::line`] writes it counts.
-fn grant_id(line: &[u8]) -> Option<String> {
-    let line = line.strip_suffix(b"\n")?;
-    let line = line.strip_prefix(JOINT).unwrap_or(line);
-    if !line.starts_with(b"restrict,pty,from=\"") {
-        return None;
-    }
-    let (rest, id) = line.split_at_checked(line.len().checked_sub(ID_DIGITS)?)?;
-    let digits = id.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    (digits && rest.ends_with(MARK)).then(|| String::from_utf8_lossy(id).into_owned())
 }
 
 #[cfg(test)]

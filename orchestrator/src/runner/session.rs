@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use runner_protocol::message::Progress;
 use runner_protocol::{
-    FromRunner, Hello, HostFacts, Outcome, PROTOCOL_VERSION, Reply, RequestId, ToRunner, Unit,
+    FactsQuery, FromRunner, Hello, HostFacts, Outcome, PROTOCOL_VERSION, Reply, RequestId,
+    ToRunner, Unit,
 };
 use serde::Serialize;
 
@@ -191,13 +192,13 @@ impl Session {
         &self.hello
     }
 
-    /// Asks for the host's facts.
+    /// Asks for the host's facts, and for what `query` adds to them.
     ///
     /// # Errors
     /// The runner or the connection failed, or the answer did not come in time.
-    pub async fn facts(&mut self) -> Result<HostFacts, Error> {
+    pub async fn facts(&mut self, query: FactsQuery) -> Result<HostFacts, Error> {
         let mut facts = None;
-        self.request(Unit::Facts {}, UNIT_TIMEOUT, &mut |event| {
+        self.request(Unit::Facts(query), UNIT_TIMEOUT, &mut |event| {
             if let UnitEvent::Reply(Reply::Facts(found)) = event {
                 facts = Some(*found);
             }

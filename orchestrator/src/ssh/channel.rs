@@ -28,6 +28,10 @@ use crate::transport::{
 /// The size of an SSH data packet.
 const CHUNK_BYTES: usize = 32 * 1024;
 
+/// What is first read of a pipe at a time; each read that fills it doubles it, up to
+/// [`CHUNK_BYTES`].
+const FIRST_CHUNK_BYTES: usize = 512;
+
 /// What the channel is for.
 pub(super) enum Target {
     /// Runs this line, which prints this marker first.
@@ -415,17 +419,24 @@ async fn feed(channel: &ChannelWriteHalf<Msg>, source: Source) -> Result<(), Fai
                 }
             }
         }
-        Source::Pipe(mut pipe) => loop {
-            let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
-            // A pipe between two tasks of this process ends; it does not fail.
-            let read = pipe.read_buf(&mut chunk).await.unwrap_or(0);
-            if read == 0 {
-                break;
+        Source::Pipe(mut pipe) => {
+            // Most channels send a few small messages, and there are hundreds of them at a time.
+            let mut size = FIRST_CHUNK_BYTES;
+            loop {
+                let mut chunk = BytesMut::with_capacity(size);
+                // A pipe between two tasks of this process ends; it does not fail.
+                let read = pipe.read_buf(&mut chunk).await.unwrap_or(0);
+                if read == 0 {
+                    break;
+                }
+                if read >= size {
+                    size = size.saturating_mul(2).min(CHUNK_BYTES);
+                }
+                if channel.data_bytes(chunk.freeze()).await.is_err() {
+                    return Ok(());
+                }
             }
-            if channel.data_bytes(chunk.freeze()).await.is_err() {
-                return Ok(());
-            }
-        },
+        }
     }
     let _ = channel.eof().await;
     Ok(())

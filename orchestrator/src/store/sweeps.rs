@@ -1,5 +1,7 @@
 //! Sweeps: what each found, what is open, and what is remembered of a host until the next.
 
+mod batch;
+mod holdings;
 mod lock;
 mod outbox;
 mod passes;
@@ -11,11 +13,13 @@ use runner_protocol::HostFacts;
 use serde_json::json;
 use sqlx::{Row as _, Sqlite, Transaction};
 
-use super::{Error, NewEvent, Store, audit, document, facts, new_id, now_ms, statement};
+use super::{Error, GrantRow, NewEvent, Store, audit, document, facts, new_id, now_ms, statement};
 use crate::host_spec::HostSpec;
 use crate::host_state::{HostEvent, HostState};
 use crate::ids::HostName;
-use crate::sweep::{Finding, HostMemory, Known, Passport, ProofTime, severity_name, severity_of};
+use crate::sweep::{
+    Finding, HeldLease, HostMemory, Known, Passport, ProofTime, severity_name, severity_of,
+};
 
 pub use lock::{LockHolder, SweepLock};
 pub use outbox::{AlertRow, HostChange};
@@ -41,12 +45,18 @@ pub struct HostKnowledge {
     pub proofs: Vec<ProofTime>,
     /// When its last proof was accepted.
     pub last_proof_ms: Option<i64>,
+    /// The live leases of its containers.
+    pub leases: Vec<HeldLease>,
+    /// The grants whose lines may be there.
+    pub grants: Vec<GrantRow>,
 }
 
 impl Default for HostKnowledge {
     fn default() -> Self {
         let (passport, memory, open, proofs, last_proof_ms) = Default::default();
-        Self { state: HostState::Unknown, passport, memory, open, proofs, last_proof_ms }
+        let (leases, grants) = Default::default();
+        let state = HostState::Unknown;
+        Self { state, passport, memory, open, proofs, last_proof_ms, leases, grants }
     }
 }
 
@@ -146,6 +156,16 @@ impl Store {
                 of_host.last_proof_ms = Some(at_ms);
             }
         }
+        for (host, lease) in self.held_leases().await? {
+            if let Some(of_host) = known.get_mut(&host) {
+                of_host.leases.push(lease);
+            }
+        }
+        for grant in self.open_grants().await? {
+            if let Some(of_host) = known.get_mut(&grant.host) {
+                of_host.grants.push(grant);
+            }
+        }
         Ok(known)
     }
 
@@ -201,10 +221,20 @@ impl Store {
     ) -> Result<Vec<(HostState, HostState)>, Error> {
         let operation = "record what a sweep found";
         let mut tx = self.write(operation).await?;
-        let mut states = Vec::with_capacity(batch.len());
+        let now = now_ms();
+        let before = batch::ensure_hosts(&mut tx, batch, now).await?;
+        let states: Vec<(HostState, HostState)> = batch
+            .iter()
+            .map(|host| {
+                let before = before.get(host.spec.name.as_str()).copied();
+                let before = before.unwrap_or(HostState::Unknown);
+                (before, before.after(host.event))
+            })
+            .collect();
+        batch::write_looks(&mut tx, sweep, batch, &states, now).await?;
         let mut events = Vec::new();
-        for host in batch {
-            states.push(record_host(&mut tx, sweep, host, &mut events).await?);
+        for (host, states) in batch.iter().zip(&states) {
+            record_host(&mut tx, host, *states, now, &mut events).await?;
         }
         if !events.is_empty() {
             audit::append(&mut tx, actor, &events).await?;
@@ -214,55 +244,15 @@ impl Store {
     }
 }
 
+/// Records what differs from host to host and from sweep to sweep; mostly that is nothing.
 async fn record_host(
     tx: &mut Transaction<'_, Sqlite>,
-    sweep: &str,
     host: &HostSweep,
+    (before, after): (HostState, HostState),
+    now: i64,
     events: &mut Vec<NewEvent>,
-) -> Result<(HostState, HostState), Error> {
-    let operation = "record what a sweep found";
+) -> Result<(), Error> {
     let name = host.spec.name.as_str();
-    let now = now_ms();
-    let before = super::hosts::ensure_host(tx, &host.spec, now).await?;
-    let after = before.after(host.event);
-    sqlx::query(
-        "UPDATE hosts SET state = ?, \
-           state_since_ms = CASE WHEN state = ? THEN state_since_ms ELSE ? END, \
-           last_seen_ms = CASE WHEN ? THEN ? ELSE last_seen_ms END, \
-           runner_sha256 = COALESCE(?, runner_sha256), \
-           runner_version = COALESCE(?, runner_version), \
-           last_reason = ?, last_message = ? \
-         WHERE name = ?",
-    )
-    .bind(after.name())
-    .bind(after.name())
-    .bind(now)
-    .bind(host.reached)
-    .bind(now)
-    .bind(host.runner.as_ref().map(|(sha256, _)| sha256))
-    .bind(host.runner.as_ref().map(|(_, version)| version))
-    .bind(host.trouble.as_ref().map(|(reason, _)| reason))
-    .bind(host.trouble.as_ref().map(|(_, message)| message))
-    .bind(name)
-    .execute(&mut **tx)
-    .await
-    .map_err(statement(operation))?;
-    let worst = host.findings.iter().map(|finding| finding.severity).max();
-    sqlx::query(
-        "INSERT INTO probes (sweep, host, at_ms, elapsed_ms, reached, state, worst, celsius) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(sweep)
-    .bind(name)
-    .bind(host.at_ms)
-    .bind(i64::try_from(host.elapsed_ms).unwrap_or(i64::MAX))
-    .bind(i64::from(host.reached))
-    .bind(after.name())
-    .bind(worst.map(severity_name))
-    .bind(&host.celsius)
-    .execute(&mut **tx)
-    .await
-    .map_err(statement(operation))?;
     record_findings(tx, host, now, events).await?;
     if let Some(memory) = &host.memory {
         put_document(tx, MEMORY, name, memory).await?;
@@ -281,7 +271,7 @@ async fn record_host(
         });
     }
     events.extend(host.events.iter().cloned());
-    Ok((before, after))
+    Ok(())
 }
 
 /// Opens what is new, changes what is seen otherwise, closes what is gone. A finding that stays as

@@ -112,6 +112,26 @@ codes! {
     ContainerRuntimeWithoutNvidia = "container_runtime_without_nvidia", Warning, AtOnce,
         "no container runtime is set up to give GPUs to containers",
         "{ssh} sudo nvidia-ctk runtime configure --runtime=docker";
+    ContainerOverdue = "container_overdue", Warning, AtOnce,
+        "a container of ours runs past its deadline", "orchestrator stop {host}/{subject}";
+    ContainerAbandoned = "container_abandoned", Warning, AtOnce,
+        "a container of ours runs in the foreground, and its holder is gone",
+        "orchestrator stop {host}/{subject}";
+    ContainerUnleased = "container_unleased", Warning, AtOnce,
+        "a container of ours runs without a live lease", "orchestrator stop {host}/{subject}";
+    ContainerLeftBehind = "container_left_behind", Info, AtOnce,
+        "a container of ours has ended, or was never started, and is still there",
+        "orchestrator rm {host}/{subject}";
+    LeaseOutlived = "lease_outlived", Warning, Repeated,
+        "a lease is held for a container that has ended or is gone", "orchestrator ps --limit {host}";
+    GrantExpired = "grant_expired", Warning, AtOnce,
+        "the line of an expired grant is still in a file of keys", "orchestrator grants revoke {subject}";
+    GrantRevoked = "grant_revoked", Critical, AtOnce,
+        "the line of a grant that was taken back is still in a file of keys",
+        "orchestrator grants revoke {subject}";
+    GrantUnknown = "grant_unknown", Warning, AtOnce,
+        "a file of keys has the line of a grant that this database did not give",
+        "{ssh} grep -rl {subject} .ssh";
     DriverMissing = "driver_missing", Critical, AtOnce,
         "the host has NVIDIA GPUs and no driver answers for them", "{ssh} sudo modprobe nvidia";
     DriverLibraryMismatch = "driver_library_mismatch", Critical, AtOnce,

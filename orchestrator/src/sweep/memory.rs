@@ -48,9 +48,20 @@ pub enum Repair {
     RestartContainerRuntime,
     /// Persistence mode is switched on.
     EnablePersistence,
+    /// Containers and leases that are over are ended.
+    EndContainers,
+    /// The lines and sessions of grants that are over are taken away.
+    EndGrants,
 }
 
 impl Repair {
+    /// Whether it is everyday work and no mending of a fault: then only the attempts that fail are
+    /// counted.
+    #[must_use]
+    pub fn is_routine(self) -> bool {
+        matches!(self, Self::EndContainers | Self::EndGrants)
+    }
+
     /// The word in JSON and in the audit chain.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -58,6 +69,8 @@ impl Repair {
             Self::UploadRunner => "upload_runner",
             Self::RestartContainerRuntime => "restart_container_runtime",
             Self::EnablePersistence => "enable_persistence",
+            Self::EndContainers => "end_containers",
+            Self::EndGrants => "end_grants",
         }
     }
 }

@@ -1,9 +1,11 @@
 //! The probes: each a pure function from what was found, what is known and the thresholds, to
 //! findings.
 
+pub(super) mod containers;
 mod driver;
 mod gpu;
 mod gpu_set;
+pub(super) mod grants;
 mod host;
 mod proof;
 mod reach;
@@ -95,12 +97,23 @@ pub fn judge(
             found
         }
     };
+    arrange(&mut found, config);
+    found
+}
+
+/// Leaves out what is not wanted, puts the most severe first, and keeps the whole in bounds.
+pub fn arrange(found: &mut Vec<Finding>, config: &SweepConfig) {
     found.retain(|finding| !config.ignore.iter().any(|code| code == finding.code.name()));
     found.sort_by(|a, b| b.severity.cmp(&a.severity).then_with(|| a.key().cmp(&b.key())));
     // Two sources may say the same of the same thing; the first is the more severe.
     found.dedup_by(|b, a| a.key() == b.key());
     found.truncate(MOST_FINDINGS);
-    found
+}
+
+/// How long before `now_ms` a time was.
+fn ago(at_ms: i64, now_ms: i64) -> String {
+    let passed = u64::try_from(now_ms.saturating_sub(at_ms)).unwrap_or(0);
+    format!("{} ago", words(Duration::from_millis(passed)))
 }
 
 /// A duration in the largest unit that fits.

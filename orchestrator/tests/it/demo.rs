@@ -16,7 +16,7 @@ fn demo(operator: &Operator, arguments: &[&str]) -> std::process::Command {
 }
 
 #[tokio::test]
-async fn the_demo_shows_a_deploy_and_leaves_nothing() {
+async fn the_demo_shows_a_deploy_sweeps_and_a_proof_and_leaves_nothing() {
     let operator = Operator::new();
     let running = crate::cli::operator::Running::start(demo(&operator, &["--hosts", "2"]));
     let finished = running.end().await.expect(0);
@@ -24,6 +24,21 @@ async fn the_demo_shows_a_deploy_and_leaves_nothing() {
     {
         assert!(finished.stdout.contains(words), "{finished:?}");
     }
+    // A sweep of well hosts, one that finds the runner that was removed, one that puts it back.
+    assert_eq!(finished.stdout.matches("2 hosts: 2 well, ").count(), 2, "{finished:?}");
+    for words in [
+        "embedded-1  degraded  runner_missing",
+        "embedded-1: orchestrator deploy --limit embedded-1",
+        "2 hosts: 1 well, 1 degraded, ",
+        "embedded-1: mended: the runner was uploaded again",
+    ] {
+        assert!(finished.stdout.contains(words), "{words}: {finished:?}");
+    }
+    // A proof of the reference, which says what it is, and the check of its document.
+    assert!(finished.stderr.contains("it proves nothing of a GPU"), "{finished:?}");
+    let challenged = finished.stdout.matches("reference: challenge ").count();
+    let examined = finished.stdout.matches("proof.json: ").count();
+    assert_eq!((challenged, examined), (1, 1), "{finished:?}");
     assert!(finished.stdout.contains("the audit chain is whole"), "{finished:?}");
     assert_eq!(tree(&operator.temporary()), "");
     assert_eq!(tree(&operator.home()), "");

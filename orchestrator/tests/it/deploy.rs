@@ -5,4 +5,4 @@ pub mod host;
 pub mod lies;
 mod live;
 mod outcomes;
-mod places;
+pub mod places;

@@ -546,6 +546,30 @@ async fn hosts_are_swept_also_those_that_are_deployed_to_meanwhile() {
 }
 
 #[tokio::test]
+async fn sweeps_wait_for_their_schedule_and_their_jitter() {
+    let host = Host::start();
+    for key in ["schedule = \"0 0 29 2 *\"", "jitter = \"1d\""] {
+        let operator = operator();
+        operator.write("orchestrator.toml", &format!("{CONFIG}[sweep]\n{key}\n"));
+        operator.fleet(&[host.pinned("gpu-01")]);
+        operator.deploy([]).await.expect(0);
+        let service = Service::start(&operator).await;
+        until("health says when the first is due", async || {
+            let health = service.get("/health").await.json();
+            health["checks"].to_string().contains("the first is due 20").then_some(())
+        })
+        .await;
+        let sweeps = service.get("/api/v1/sweeps?limit=1").await.expect(200).json();
+        assert_eq!(sweeps["items"], json!([]), "{key}");
+        service.stop().await;
+    }
+    let operator = operator();
+    operator.write("orchestrator.toml", &format!("{CONFIG}[sweep]\nschedule = \"each day\"\n"));
+    let refused = operator.run(["serve"]).await.expect(1);
+    assert!(refused.stderr.contains("cannot use `schedule` of [sweep]"), "{refused:?}");
+}
+
+#[tokio::test]
 async fn the_unit_names_this_program_and_its_configuration() {
     let operator = operator();
     let unit = operator

@@ -2,6 +2,7 @@
 
 mod alerts;
 mod lock;
+mod ours;
 mod schedule;
 mod service;
 
@@ -11,7 +12,9 @@ use std::net::TcpListener;
 use serde_json::Value;
 
 use crate::cli::operator::{Finished, Operator};
+use crate::containers::engine::{Engine, GpuHook};
 use crate::deploy::host::{Host, fake_nvml};
+use crate::deploy::places::Mount;
 use crate::sshd::need;
 
 /// What depends on the machine that runs the tests: how full and busy it is, and what it has.
@@ -305,6 +308,51 @@ async fn wrong_input_is_said_before_any_host_is_reached() {
     let none = nobody.run(["sweep"]).await.expect(1);
     assert!(none.stderr.contains("there are no hosts to sweep"), "{none:?}");
     assert_eq!(host.sshd.log().matches("Connection from").count(), before);
+}
+
+/// A Docker whose daemon was killed, with its socket left behind.
+#[tokio::test]
+async fn a_docker_that_was_stopped_is_told_when_it_stays_so() {
+    let engine = Engine::start(GpuHook::None);
+    let (host, operator) = (Host::with_docker(&engine.socket(), &[], ""), Operator::new());
+    let ignored = IGNORED.replace("\"container_runtime_silent\", ", "");
+    operator.write("orchestrator.toml", &format!("[sweep]\n{ignored}"));
+    operator.fleet(&[host.pinned("gpu-01")]);
+    operator.deploy([]).await.expect(0);
+    operator.run(["sweep", "--quiet"]).await.expect(0);
+    engine.kill().await;
+    for state in ["ready", "ready", "degraded"] {
+        let sweep = operator.run(["sweep", "--json", "--fail-on", "never"]).await.expect(0);
+        let row = row(&sweep, "gpu-01");
+        assert_eq!(
+            (codes(&row), &row["state"]),
+            (vec!["container_runtime_silent".to_owned()], &state.into())
+        );
+        let finding = &row["findings"][0];
+        assert_eq!(finding["subject"], "/var/run/docker.sock");
+        assert!(finding["seen"].as_str().unwrap().contains("refused"), "{finding}");
+        assert!(finding["fix"].as_str().unwrap().ends_with("sudo systemctl restart docker"));
+    }
+}
+
+/// A file system in memory without room for the runner.
+#[tokio::test]
+async fn a_runner_that_a_full_disk_keeps_away_is_told_with_the_reason() {
+    let mount = Mount::new("size=64m");
+    let (host, operator) = (mount.host(""), operator("", ""));
+    operator.fleet(&[host.pinned("gpu-01")]);
+    operator.deploy([]).await.expect(0);
+    fs::remove_dir_all(host.home.join(".cache/orchestrator")).unwrap();
+    let full = fs::write(host.home.join("full"), vec![0; 65 << 20]);
+    assert_eq!(full.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+    let sweep = operator.run(["sweep", "--json"]).await.expect(3);
+    let row = row(&sweep, "gpu-01");
+    assert_eq!((&row["state"], &row["reason"]), (&"degraded".into(), &"runner_missing".into()));
+    assert!(row["findings"][0]["seen"].as_str().unwrap().starts_with("no_space: "), "{row}");
+    fs::remove_file(host.home.join("full")).unwrap();
+    let mended = operator.run(["sweep", "--json"]).await.expect(0);
+    assert_eq!(self::row(&mended, "gpu-01")["state"], "ready");
+    host.assert_installed();
 }
 
 /// A repair needs leave, a host that nobody holds, and an attempt that is left.

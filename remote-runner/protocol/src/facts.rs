@@ -73,6 +73,43 @@ pub struct HostFacts {
     /// none, as in most containers.
     #[serde(deserialize_with = "xid_errors")]
     pub xid_errors: Option<Vec<XidError>>,
+    /// The lines of grants in the files of keys that were asked about.
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "bounded::list::<MAX_GRANT_LINES, _, _>"
+    )]
+    pub grants: Vec<GrantLine>,
+}
+
+/// What is asked of the host besides what it is anyway.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FactsQuery {
+    /// The socket of a container engine that is not in a usual place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub socket: Option<String>,
+    /// Files in which lines of grants may be, as [`HostFacts::grants`]; `~/` is the login's home.
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "bounded::list::<MAX_KEY_FILES, _, _>"
+    )]
+    pub key_files: Vec<String>,
+}
+
+/// The most files of keys of one question.
+pub const MAX_KEY_FILES: usize = 16;
+
+/// The most lines of grants that facts carry.
+pub const MAX_GRANT_LINES: usize = 16_384;
+
+/// A line of a grant in a file of keys.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GrantLine {
+    /// The file, as it was asked about.
+    pub file: String,
+    /// The grant's id.
+    pub grant: String,
 }
 
 /// The distribution, from `/etc/os-release` (os-release(5)).
@@ -169,6 +206,30 @@ pub struct ContainerRuntime {
     pub api_version: Option<String>,
     /// Whether an `nvidia` runtime, or the nvidia CDI devices, are set up in it.
     pub nvidia_runtime: Option<bool>,
+    /// The containers of orchestrators in it, running or not; `None` if it did not say, or if there
+    /// are more than [`MAX_ENTRIES`].
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "own_containers")]
+    pub containers: Option<Vec<OwnContainer>>,
+}
+
+/// A container with the [`labels`](crate::labels) of an orchestrator, whichever that is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OwnContainer {
+    /// The engine's id.
+    pub id: String,
+    /// `created`, `running`, `paused`, `restarting`, `removing`, `exited` or `dead`.
+    pub state: String,
+    /// The identity of the database that it belongs to.
+    pub owner: String,
+    /// Its lease there.
+    pub lease: String,
+    /// `foreground` or `detached`.
+    pub mode: String,
+    /// When it must have ended, milliseconds since the Unix epoch.
+    pub deadline_unix_ms: Option<u64>,
+    /// Whether it is to be removed when it has ended.
+    pub remove: bool,
 }
 
 /// An NVIDIA display device on the PCI bus, from `/sys/bus/pci/devices`.
@@ -232,6 +293,19 @@ where
     #[derive(Deserialize)]
     #[serde(transparent)]
     struct List(#[serde(deserialize_with = "bounded::list::<MAX_XID_ERRORS, _, _>")] Vec<XidError>);
+    Ok(Option::<List>::deserialize(deserializer)?.map(|list| list.0))
+}
+
+/// The same for the containers of an engine.
+fn own_containers<'de, D>(deserializer: D) -> Result<Option<Vec<OwnContainer>>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+{
+    #[derive(Deserialize)]
+    #[serde(transparent)]
+    struct List(
+        #[serde(deserialize_with = "bounded::list::<MAX_ENTRIES, _, _>")] Vec<OwnContainer>,
+    );
     Ok(Option::<List>::deserialize(deserializer)?.map(|list| list.0))
 }
 

@@ -43,7 +43,9 @@ mod byte_array;
 mod exit;
 pub mod facts;
 pub mod frame;
+pub mod grant_line;
 pub mod health;
+pub mod labels;
 pub mod magic;
 pub mod message;
 pub mod prove;
@@ -54,7 +56,7 @@ use std::time::Duration;
 
 pub use byte_array::ByteArray;
 pub use exit::ExitCode;
-pub use facts::HostFacts;
+pub use facts::{FactsQuery, HostFacts};
 pub use frame::{FrameDecoder, FrameError, decode, encode_frame};
 pub use health::{Finding, HealthReport, Severity};
 pub use magic::{MagicError, MagicScanner};

@@ -6,7 +6,7 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::bounded;
-use crate::facts::HostFacts;
+use crate::facts::{FactsQuery, HostFacts};
 use crate::health::HealthReport;
 use crate::prove::{Backend, ProveReply, Round};
 use crate::relay::{Held, HoldEvent, RelayEvent};
@@ -61,7 +61,7 @@ pub enum ToRunner {
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
     /// What the host is: one [`Reply::Facts`].
-    Facts {},
+    Facts(FactsQuery),
     /// What is wrong with the host: one [`Reply::Health`].
     Health {},
     /// A [`Reply::Telemetry`] at once and then each interval, until cancelled.
@@ -131,10 +131,7 @@ impl<'de> Deserialize<'de> for Unit {
                     return Err(A::Error::invalid_length(0, &self));
                 };
                 let unit = match name.as_str() {
-                    "facts" => {
-                        map.next_value::<IgnoredAny>()?;
-                        Unit::Facts {}
-                    }
+                    "facts" => Unit::Facts(map.next_value()?),
                     "health" => {
                         map.next_value::<IgnoredAny>()?;
                         Unit::Health {}

@@ -10,7 +10,8 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::Duration;
 
-use runner_protocol::facts::ContainerRuntime;
+use runner_protocol::facts::{ContainerRuntime, MAX_ENTRIES, OwnContainer};
+use runner_protocol::labels;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -29,8 +30,8 @@ const CDI_FILES: [&str; 4] = [
     "/var/run/cdi/nvidia.json",
 ];
 
-/// Asks every runtime whose socket exists.
-pub(super) fn read(root: &Root) -> Vec<ContainerRuntime> {
+/// Asks every runtime whose socket exists, at the usual places and at `another` one.
+pub(super) fn read(root: &Root, another: Option<&str>) -> Vec<ContainerRuntime> {
     let user = rustix::process::getuid().as_raw();
     let own = std::env::var("XDG_RUNTIME_DIR").unwrap_or_else(|_| format!("/run/user/{user}"));
     let own = own.trim_end_matches('/');
@@ -42,7 +43,17 @@ pub(super) fn read(root: &Root) -> Vec<ContainerRuntime> {
         ("containerd", "/run/containerd/containerd.sock".to_owned()),
         ("cri-o", "/var/run/crio/crio.sock".to_owned()),
     ];
-    places.into_iter().filter_map(|(name, socket)| runtime(root, name, socket)).collect()
+    let mut found: Vec<ContainerRuntime> =
+        places.into_iter().filter_map(|(name, socket)| runtime(root, name, socket)).collect();
+    if let Some(socket) = another {
+        // One that was found already may have another name: `/run` and `/var/run` are often one.
+        let place = |socket: &str| root.path(socket).canonicalize().ok();
+        if !found.iter().any(|it| it.socket == socket || place(&it.socket) == place(socket)) {
+            let name = if socket.contains("podman") { "podman" } else { "docker" };
+            found.extend(runtime(root, name, socket.to_owned()));
+        }
+    }
+    found
 }
 
 fn runtime(root: &Root, name: &str, socket: String) -> Option<ContainerRuntime> {
@@ -95,6 +106,7 @@ fn set_up_by_file(root: &Root, name: &str) -> bool {
 struct Answer {
     version: Version,
     info: Option<Info>,
+    containers: Option<Vec<OwnContainer>>,
 }
 
 #[derive(Deserialize)]
@@ -122,12 +134,56 @@ struct DiscoveredDevice {
     id: String,
 }
 
-/// Asks the two questions. A runtime that answers only the first still answers.
+/// A container in the engine's words.
+#[derive(Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[derive(Default)]
+struct Listed {
+    id: String,
+    state: String,
+    labels: Option<BTreeMap<String, String>>,
+}
+
+/// All containers, running or not, with the label [`labels::OWNER`]:
+/// `{"label":["orchestrator.owner"]}`, escaped.
+const OWN_CONTAINERS: &str =
+    "/containers/json?all=true&filters=%7B%22label%22%3A%5B%22orchestrator.owner%22%5D%7D";
+
+/// Asks the three questions. A runtime that answers only the first still answers.
 fn ask(socket: &Path) -> io::Result<Answer> {
     let version = http::get(socket, "/version", ANSWER_DEADLINE)?;
     let version = serde_json::from_str(&version)?;
     let info = http::get(socket, "/info", ANSWER_DEADLINE).ok();
-    Ok(Answer { version, info: info.and_then(|info| serde_json::from_str(&info).ok()) })
+    let listed = http::get(socket, OWN_CONTAINERS, ANSWER_DEADLINE).ok();
+    Ok(Answer {
+        version,
+        info: info.and_then(|info| serde_json::from_str(&info).ok()),
+        containers: listed.and_then(|listed| own(&listed)),
+    })
+}
+
+/// The containers of a list that have an owner. More than facts can carry are not told at all.
+fn own(listed: &str) -> Option<Vec<OwnContainer>> {
+    let listed: Vec<Listed> = serde_json::from_str(listed).ok()?;
+    let own: Vec<OwnContainer> = listed.into_iter().filter_map(Listed::own).collect();
+    (own.len() <= MAX_ENTRIES).then_some(own)
+}
+
+impl Listed {
+    fn own(self) -> Option<OwnContainer> {
+        let mut labels = self.labels?;
+        let owner = labels.remove(labels::OWNER)?;
+        let mut label = |name| labels.remove(name).unwrap_or_default();
+        Some(OwnContainer {
+            id: self.id,
+            state: self.state,
+            owner,
+            lease: label(labels::LEASE),
+            mode: label(labels::MODE),
+            deadline_unix_ms: label(labels::DEADLINE).parse().ok(),
+            remove: label(labels::REMOVE) == "true",
+        })
+    }
 }
 
 impl Answer {
@@ -135,6 +191,7 @@ impl Answer {
         runtime.answers = true;
         runtime.version = self.version.version;
         runtime.api_version = self.version.api_version;
+        runtime.containers = self.containers;
         runtime.nvidia_runtime = self.info.map(|info| {
             let by_cdi = info.discovered_devices.iter().any(|it| it.id.starts_with("nvidia.com/"));
             info.runtimes.contains_key("nvidia") || by_cdi
@@ -163,6 +220,14 @@ mod tests {
                 "HTTP/1.0 200 OK\r\nServer: Docker/27.3.1 (linux)\r\n\r\n\
                  {\"ID\":\"x\",\"Containers\":2,\"Runtimes\":{\"io.containerd.runc.v2\":{\"path\":\"runc\"},\
                  \"nvidia\":{\"path\":\"nvidia-container-runtime\"}},\"DefaultRuntime\":\"runc\"}\n"
+            }
+            OWN_CONTAINERS => {
+                "HTTP/1.0 200 OK\r\nServer: Docker/27.3.1 (linux)\r\n\r\n\
+                 [{\"Id\":\"c0ffee\",\"Names\":[\"/eager_turing\"],\"State\":\"running\",\"Labels\":\
+                 {\"orchestrator.owner\":\"db-1\",\"orchestrator.lease\":\"1ea5e\",\
+                 \"orchestrator.mode\":\"detached\",\"orchestrator.remove\":\"true\",\
+                 \"orchestrator.deadline-ms\":\"1760000000000\",\"orchestrator.gpus\":\"\"}},\
+                 {\"Id\":\"f00\",\"State\":\"exited\",\"Labels\":{\"maintainer\":\"somebody\"}}]\n"
             }
             _ => "HTTP/1.0 404 Not Found\r\n\r\n{}",
         }
@@ -195,13 +260,56 @@ mod tests {
     #[test]
     fn docker_with_the_nvidia_runtime() {
         let (_folder, root) = tree(&[]);
-        let server = serve(&root, 2, answer_of);
+        let server = serve(&root, 3, answer_of);
         let found = docker(&root);
         server.join().unwrap();
         assert!(found.answers);
         assert_eq!(found.version.as_deref(), Some("27.3.1"));
         assert_eq!(found.api_version.as_deref(), Some("1.47"));
         assert_eq!(found.nvidia_runtime, Some(true));
+        // The engine's filter is not relied on: what has no owner is not told.
+        let ours = OwnContainer {
+            id: "c0ffee".into(),
+            state: "running".into(),
+            owner: "db-1".into(),
+            lease: "1ea5e".into(),
+            mode: "detached".into(),
+            deadline_unix_ms: Some(1_760_000_000_000),
+            remove: true,
+        };
+        assert_eq!(found.containers, Some(vec![ours]));
+    }
+
+    #[test]
+    fn a_socket_that_is_named_is_asked_once() {
+        let (_folder, root) = tree(&[]);
+        // Two answers for the usual place, and none for its other name.
+        let server = serve(&root, 2, answer_of);
+        std::os::unix::fs::symlink("var/run", root.path("/run")).unwrap();
+        let found = read(&root, Some("/run/docker.sock"));
+        drop(server);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].socket, "/var/run/docker.sock");
+
+        let (_folder, root) = tree(&[]);
+        let listener = {
+            std::fs::create_dir_all(root.path("/srv")).unwrap();
+            UnixListener::bind(root.path("/srv/d.sock")).unwrap()
+        };
+        drop(listener);
+        let found = read(&root, Some("/srv/d.sock"));
+        assert_eq!((found.len(), found[0].socket.as_str()), (1, "/srv/d.sock"));
+        assert_eq!(read(&root, None), []);
+    }
+
+    #[test]
+    fn a_list_that_is_none_or_too_long_is_not_told() {
+        assert_eq!(own("{}"), None);
+        assert_eq!(own("[]"), Some(Vec::new()));
+        let one = r#"{"Id":"a","State":"running","Labels":{"orchestrator.owner":"o"}}"#;
+        let many = |count: usize| format!("[{}]", vec![one; count].join(","));
+        assert_eq!(own(&many(MAX_ENTRIES)).map(|it| it.len()), Some(MAX_ENTRIES));
+        assert_eq!(own(&many(MAX_ENTRIES + 1)), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! The fake library hangs in the probe's child and leaves an orphan in a session of its own; both
 //! hold a pipe whose end the tests wait for.
 
-use runner_protocol::{ExitCode, FromRunner, Reply, ToRunner, Unit};
+use runner_protocol::{ExitCode, FactsQuery, FromRunner, Reply, ToRunner, Unit};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{Fifo, Runner, all_gone, command, with_nvml};
@@ -12,7 +12,7 @@ use crate::harness::{Fifo, Runner, all_gone, command, with_nvml};
 fn hanging(arguments: &[&str]) -> (Runner, Fifo, std::fs::File) {
     let fifo = Fifo::new();
     let mut runner = Runner::start(with_nvml("hang", arguments).env("FAKE_NVML_FIFO", &fifo.path));
-    runner.request(1, Unit::Facts {});
+    runner.request(1, Unit::Facts(FactsQuery::default()));
     let held = fifo.hanging();
     (runner, fifo, held)
 }

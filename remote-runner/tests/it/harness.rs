@@ -7,8 +7,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 
 use runner_protocol::{
-    ExitCode, FrameDecoder, FromRunner, Hello, HostFacts, MagicScanner, Outcome, Reply, RequestId,
-    ToRunner, Unit, decode, encode_frame,
+    ExitCode, FactsQuery, FrameDecoder, FromRunner, Hello, HostFacts, MagicScanner, Outcome, Reply,
+    RequestId, ToRunner, Unit, decode, encode_frame,
 };
 
 /// The binary under test.
@@ -152,7 +152,7 @@ impl Runner {
     }
 
     pub fn facts(&mut self) -> HostFacts {
-        self.request(1, Unit::Facts {});
+        self.request(1, Unit::Facts(FactsQuery::default()));
         match self.answer(1) {
             (mut replies, Outcome::Ok {}) if replies.len() == 1 => match replies.remove(0) {
                 Reply::Facts(facts) => *facts,

@@ -2,7 +2,9 @@
 
 use std::process::Stdio;
 
-use runner_protocol::{ExitCode, MAX_FRAME_BYTES, RequestId, ToRunner, Unit, encode_frame};
+use runner_protocol::{
+    ExitCode, FactsQuery, MAX_FRAME_BYTES, RequestId, ToRunner, Unit, encode_frame,
+};
 
 use crate::harness::{self, Runner, command};
 
@@ -41,7 +43,7 @@ fn an_unknown_message_is_a_protocol_error() {
 fn a_second_request_of_a_running_one_s_name_is_a_protocol_error() {
     let mut runner = Runner::start(&mut harness::with_nvml("honest", &[]));
     runner.request(1, Unit::Watch { interval_ms: 60_000 });
-    runner.request(1, Unit::Facts {});
+    runner.request(1, Unit::Facts(FactsQuery::default()));
     assert_eq!(runner.end_with_stdin_open().0, ExitCode::ProtocolError);
 }
 

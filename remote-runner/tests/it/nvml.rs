@@ -5,7 +5,7 @@ use std::fs;
 use runner_protocol::facts::{
     ComputeCapability, DriverState, Gpu, GpuProcess, HostFacts, PowerFacts, RowRemapFacts,
 };
-use runner_protocol::{FromRunner, HealthReport, Outcome, Reply, Severity, Unit};
+use runner_protocol::{FactsQuery, FromRunner, HealthReport, Outcome, Reply, Severity, Unit};
 
 use crate::harness::{Fifo, Runner, all_gone, with_nvml};
 
@@ -213,7 +213,7 @@ fn a_call_that_hangs_is_a_fact_and_its_process_is_ended() {
     let fifo = Fifo::new();
     let mut command = with_nvml("hang", &["--probe-deadline-ms", "300"]);
     let mut runner = Runner::start(command.env("FAKE_NVML_FIFO", &fifo.path));
-    runner.request(1, Unit::Facts {});
+    runner.request(1, Unit::Facts(FactsQuery::default()));
     let held = fifo.hanging();
     let (replies, outcome) = runner.answer(1);
     assert_eq!(outcome, Outcome::Ok {});

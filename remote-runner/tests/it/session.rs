@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use runner_protocol::facts::DriverState;
 use runner_protocol::{
-    ExitCode, FromRunner, Outcome, PROTOCOL_VERSION, Reply, RequestId, ToRunner, Unit, encode_frame,
+    ExitCode, FactsQuery, FromRunner, Outcome, PROTOCOL_VERSION, Reply, RequestId, ToRunner, Unit,
+    encode_frame,
 };
 use serde::Serialize;
 
@@ -128,7 +129,7 @@ fn a_watch_samples_until_cancelled() {
     // Cancelling what has ended, or never was, does nothing; the id is free again.
     runner.send(&ToRunner::Cancel { id: RequestId(9) });
     runner.send(&ToRunner::Cancel { id: RequestId(77) });
-    runner.request(9, Unit::Facts {});
+    runner.request(9, Unit::Facts(FactsQuery::default()));
     assert_eq!(runner.answer(9).1, Outcome::Ok {});
     runner.end();
 }
@@ -137,7 +138,10 @@ fn a_watch_samples_until_cancelled() {
 fn requests_at_once_have_exactly_one_finished_each() {
     let mut runner = Runner::start(&mut harness::with_nvml("honest", &[]));
     for id in 0..8 {
-        runner.request(id, if id % 2 == 0 { Unit::Facts {} } else { Unit::Health {} });
+        runner.request(
+            id,
+            if id % 2 == 0 { Unit::Facts(FactsQuery::default()) } else { Unit::Health {} },
+        );
     }
     let mut replies: BTreeMap<u64, u32> = BTreeMap::new();
     let mut finished: BTreeMap<u64, u32> = BTreeMap::new();
@@ -167,7 +171,7 @@ fn more_requests_than_it_takes_are_told_busy() {
     for id in 0..40 {
         runner.request(id, Unit::Watch { interval_ms: 60_000 });
     }
-    runner.request(40, Unit::Facts {});
+    runner.request(40, Unit::Facts(FactsQuery::default()));
     let busy = loop {
         match runner.next().unwrap() {
             FromRunner::Finished { id, outcome } => break (id.0, outcome),

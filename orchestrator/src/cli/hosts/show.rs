@@ -148,7 +148,11 @@ fn found(app: &App<'_>, record: &FactsRecord) {
             Some(false) => ", no NVIDIA runtime",
             None => "",
         };
-        rows.push(row("containers", format!("{} {version}: {state}{nvidia}", runtime.name)));
+        let own = match runtime.containers.as_deref() {
+            None | Some([]) => String::new(),
+            Some(own) => format!(", {} of orchestrators", own.len()),
+        };
+        rows.push(row("containers", format!("{} {version}: {state}{nvidia}{own}", runtime.name)));
     }
     app.report.result("");
     app.report.table(&["", ""], &rows);

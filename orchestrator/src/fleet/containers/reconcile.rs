@@ -13,6 +13,7 @@ use crate::host_spec::HostSpec;
 use crate::metrics;
 use crate::runner::Artifact;
 use crate::store::{Lease, LeaseKind, NewEvent, now_ms};
+use crate::sweep::{ContainerFault, ContainerLife, Holder};
 
 /// Between TERM and KILL for a container that should not be running any more.
 const GRACE: Duration = Duration::from_secs(10);
@@ -58,9 +59,13 @@ pub async fn reconcile(fleet: &Fleet, host: &HostEngine) -> Result<Reconciled, C
     let mut kept = Vec::with_capacity(containers.len());
     for mut container in containers.drain(..) {
         let lease = leases.iter().find(|lease| is_of(&container, lease)).cloned();
-        match judge(&container, lease.as_ref(), now_ms()) {
-            Judgement::Keep => kept.push(container),
-            Judgement::Stop(why) => {
+        let Some(fault) = judge(&container, lease.as_ref(), now_ms()) else {
+            kept.push(container);
+            continue;
+        };
+        let why = fault.words();
+        match fault {
+            ContainerFault::Overdue | ContainerFault::Abandoned => {
                 host.engine.stop(&container.id, GRACE).await?;
                 metrics::CONTAINERS_EXPIRED.increment();
                 record(fleet, host, "container.expired", &container, why).await?;
@@ -74,12 +79,12 @@ pub async fn reconcile(fleet: &Fleet, host: &HostEngine) -> Result<Reconciled, C
                     host.engine.remove(&container.id, true).await?;
                 }
             }
-            Judgement::Remove(why) => {
+            ContainerFault::NeverStarted | ContainerFault::Ended => {
                 host.engine.remove(&container.id, true).await?;
                 record(fleet, host, "container.removed", &container, why).await?;
                 end(fleet, &mut leases, lease.as_ref(), why).await?;
             }
-            Judgement::Release(why) => {
+            ContainerFault::LeaseOutlived => {
                 end(fleet, &mut leases, lease.as_ref(), why).await?;
                 kept.push(container);
             }
@@ -120,40 +125,21 @@ pub async fn reconcile_if_held(
     reconciled.map(|_| ())
 }
 
-/// What is to be done about a container.
-#[derive(Debug, PartialEq, Eq)]
-enum Judgement {
-    Keep,
-    Stop(&'static str),
-    Remove(&'static str),
-    Release(&'static str),
-}
-
-/// Decides by the labels, the lease and the clock alone.
-fn judge(container: &ContainerSummary, lease: Option<&Lease>, now: i64) -> Judgement {
-    let deadline = container.labels.get(labels::DEADLINE).and_then(|text| text.parse::<i64>().ok());
-    let foreground = is(container, labels::MODE, "foreground");
-    // Whoever holds it in the foreground renews the lease; a live lease that is not overdue is
-    // somebody at work.
-    let abandoned = lease.is_none_or(|lease| lease.is_overdue(now));
-    match container.state.as_str() {
-        "running" | "paused" | "restarting" => {
-            if deadline.is_some_and(|deadline| deadline <= now) {
-                Judgement::Stop("its time was over")
-            } else if foreground && abandoned {
-                Judgement::Stop("its holder is gone")
-            } else {
-                Judgement::Keep
-            }
-        }
-        "created" if abandoned => Judgement::Remove("it was never started"),
-        "created" | "removing" => Judgement::Keep,
-        // It has ended.
-        _ if foreground && !abandoned => Judgement::Keep,
-        _ if is_left_behind(container) => Judgement::Remove("it has ended"),
-        _ if lease.is_some() => Judgement::Release("the container has ended"),
-        _ => Judgement::Keep,
-    }
+/// What is wrong with a container, by its labels, the lease and the clock alone.
+fn judge(container: &ContainerSummary, lease: Option<&Lease>, now: i64) -> Option<ContainerFault> {
+    let deadline = container.labels.get(labels::DEADLINE).and_then(|text| text.parse().ok());
+    let life = ContainerLife {
+        state: &container.state,
+        foreground: is(container, labels::MODE, labels::FOREGROUND),
+        remove: is_left_behind(container),
+        deadline_ms: deadline,
+    };
+    let holder = match lease {
+        None => Holder::None,
+        Some(lease) if lease.is_overdue(now) => Holder::Overdue,
+        Some(_) => Holder::Live,
+    };
+    life.fault(holder, now)
 }
 
 /// Whether it was to be removed by a holder that is gone; the engine removes detached ones itself.
@@ -197,71 +183,4 @@ async fn record(
     });
     let event = NewEvent { kind, host: Some(host.spec.name.clone()), detail };
     Ok(fleet.store.append_events(&fleet.actor, &[event]).await?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ids::HostName;
-
-    const NOW: i64 = 1_000_000;
-
-    fn container(state: &str, mode: &str, remove: bool, deadline: Option<i64>) -> ContainerSummary {
-        let mut labels: std::collections::BTreeMap<String, String> =
-            [(labels::MODE.to_owned(), mode.to_owned())].into();
-        labels.insert(labels::REMOVE.to_owned(), remove.to_string());
-        if let Some(deadline) = deadline {
-            labels.insert(labels::DEADLINE.to_owned(), deadline.to_string());
-        }
-        ContainerSummary { state: state.to_owned(), labels, ..ContainerSummary::default() }
-    }
-
-    fn lease(expires_ms: Option<i64>) -> Lease {
-        Lease {
-            id: "a".to_owned(),
-            host: HostName::new("h").unwrap(),
-            kind: LeaseKind::Container,
-            gpus: Vec::new(),
-            actor: String::new(),
-            pid: 1,
-            subject: None,
-            created_ms: 0,
-            expires_ms,
-            released_ms: None,
-            released_why: None,
-        }
-    }
-
-    #[test]
-    fn what_is_done_about_each_container() {
-        let (live, overdue) = (lease(Some(NOW + 1)), lease(Some(NOW)));
-        let forever = lease(None);
-        let gone = Judgement::Stop("its holder is gone");
-        let over = Judgement::Stop("its time was over");
-        for (state, mode, remove, deadline, lease, expected) in [
-            ("running", "foreground", true, None, Some(&live), Judgement::Keep),
-            ("running", "foreground", true, None, Some(&overdue), gone),
-            ("running", "foreground", false, None, None, Judgement::Stop("its holder is gone")),
-            ("running", "foreground", false, Some(NOW), Some(&live), over),
-            ("running", "detached", false, Some(NOW + 1), Some(&forever), Judgement::Keep),
-            ("paused", "detached", false, Some(NOW), None, Judgement::Stop("its time was over")),
-            ("created", "foreground", true, None, Some(&live), Judgement::Keep),
-            ("created", "detached", false, None, None, Judgement::Remove("it was never started")),
-            // Its holder is reading how it ended.
-            ("exited", "foreground", true, None, Some(&live), Judgement::Keep),
-            ("exited", "foreground", true, None, Some(&overdue), Judgement::Remove("it has ended")),
-            (
-                "exited",
-                "detached",
-                false,
-                None,
-                Some(&forever),
-                Judgement::Release("the container has ended"),
-            ),
-            ("dead", "detached", false, None, None, Judgement::Keep),
-        ] {
-            let judged = judge(&container(state, mode, remove, deadline), lease, NOW);
-            assert_eq!(judged, expected, "{state} {mode} {remove} {deadline:?} {lease:?}");
-        }
-    }
 }

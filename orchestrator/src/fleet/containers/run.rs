@@ -579,7 +579,7 @@ fn labels_of(
     plan: &ContainerPlan,
     deadline_ms: Option<i64>,
 ) -> BTreeMap<&'static str, String> {
-    let mode = if plan.detached { "detached" } else { "foreground" };
+    let mode = if plan.detached { "detached" } else { labels::FOREGROUND };
     let mut all = BTreeMap::from([
         (labels::OWNER, owner.to_owned()),
         (labels::LEASE, lease.id.clone()),

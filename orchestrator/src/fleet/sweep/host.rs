@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::look::{Look, Progress, look};
 use super::report::{FindingReport, HostReport, RepairReport};
-use super::{SweepOptions, millis, repair};
+use super::{SweepOptions, millis, ours, repair};
 use crate::fleet::claim::mismatch;
 use crate::fleet::link::Fleet;
 use crate::fleet::verify::{VerifyOptions, verify};
@@ -22,7 +22,7 @@ use crate::ssh::HostConnections;
 use crate::store::{HostKnowledge, HostSweep, NewEvent, now_ms, trouble_of};
 use crate::sweep::{
     Assessment, Code, Finding, FixPlaces, History, HostMemory, Observation, Passport, Repair,
-    Severity, assess, judge,
+    Severity, arrange, assess, judge,
 };
 use crate::transport::RemoteCommand;
 
@@ -31,6 +31,8 @@ pub(super) struct Visit {
     pub(super) fleet: Arc<Fleet>,
     pub(super) options: Arc<SweepOptions>,
     pub(super) proofs: Arc<Semaphore>,
+    /// Whose containers are ours.
+    pub(super) owner: Arc<str>,
     pub(super) deadline: Instant,
 }
 
@@ -62,7 +64,19 @@ impl Visit {
         }
         let proof = self.prove(spec, &mut known, &look.observation).await;
         let mut findings = self.judge(spec, &known, &look.observation);
-        findings.splice(0..0, proof);
+        findings.extend(proof);
+        if let Observation::Probed(probed) = &look.observation {
+            let mut ours = ours::findings(self, spec, &known, &probed.facts, at_ms).await;
+            for ending in self.wanted_endings(&known.memory, &ours) {
+                let (ok, message) = ours::end(self, spec, ending).await;
+                self.note(spec, &mut known.memory, ending, ok, &message, &mut events);
+                repairs.push(RepairReport { repair: ending, ok, message });
+                // What was ended is no trouble of the host.
+                ours.retain(|finding| !(ok && ours::ends(ending, finding)));
+            }
+            findings.extend(ours);
+        }
+        arrange(&mut findings, &self.options.config);
         let done = assess(
             known.state,
             &mut known.memory,
@@ -74,8 +88,12 @@ impl Visit {
         );
         for wanted in self.wanted_repairs(&known, &findings, &done) {
             let Some(connection) = &look.connection else { break };
-            let outcome = repair::run(&self.fleet.store, spec, connection.as_ref(), wanted).await;
-            let Some((ok, message)) = outcome else { continue };
+            let work = repair::run(&self.fleet.store, spec, connection.as_ref(), wanted);
+            let (ok, message) = match tokio::time::timeout_at(self.deadline, work).await {
+                Ok(Some(outcome)) => outcome,
+                Ok(None) => continue,
+                Err(_) => (false, "the time of the sweep was over".to_owned()),
+            };
             self.note(spec, &mut known.memory, wanted, ok, &message, &mut events);
             repairs.push(RepairReport { repair: wanted, ok, message });
         }
@@ -102,7 +120,8 @@ impl Visit {
                 config.recovery_attempts,
             );
         let limit = self.deadline.min(Instant::now() + self.options.probe_timeout);
-        let work = look(spec, &self.options, connections, upload, progress);
+        let query = ours::query(spec, known, &self.options.keys_file);
+        let work = look(spec, &self.options, connections, &query, upload, progress);
         match tokio::time::timeout_at(limit, work).await {
             Ok(look) => look,
             Err(_) => {
@@ -134,7 +153,6 @@ impl Visit {
         if let Observation::Probed(probed) = observation
             && let Some((Reason::ClaimMismatch, message)) =
                 mismatch(spec.gpus.as_ref(), &probed.facts)
-            && !config.ignore.iter().any(|code| code == Code::ClaimMismatch.name())
         {
             let expected = "what the fleet file claims";
             found.push(Finding::new(Code::ClaimMismatch, "host", message, expected));
@@ -193,6 +211,18 @@ impl Visit {
         }
     }
 
+    /// What of everyday work is due, whoever holds the host: it takes nothing from anybody.
+    fn wanted_endings(&self, memory: &HostMemory, findings: &[Finding]) -> Vec<Repair> {
+        if !self.options.auto_recovery {
+            return Vec::new();
+        }
+        let config = &self.options.config;
+        let (now, window) = (now_ms(), millis(config.recovery_window));
+        let mut wanted = ours::endings(findings);
+        wanted.retain(|it| memory.may_repair(*it, now, window, config.recovery_attempts));
+        wanted
+    }
+
     fn wanted_repairs(
         &self,
         known: &HostKnowledge,
@@ -231,7 +261,9 @@ impl Visit {
         message: &str,
         events: &mut Vec<NewEvent>,
     ) {
-        memory.note_repair(repair, now_ms(), millis(self.options.config.recovery_window));
+        if !(ok && repair.is_routine()) {
+            memory.note_repair(repair, now_ms(), millis(self.options.config.recovery_window));
+        }
         events.push(NewEvent {
             kind: if ok { "recovery.succeeded" } else { "recovery.failed" },
             host: Some(spec.name.clone()),

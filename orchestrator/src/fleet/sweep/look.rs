@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use runner_protocol::FactsQuery;
+
 use super::SweepOptions;
 use crate::error_chain::causes;
 use crate::host_spec::{HostMode, HostSpec};
@@ -44,6 +46,7 @@ pub(super) async fn look(
     spec: &HostSpec,
     options: &SweepOptions,
     connections: &HostConnections,
+    query: &FactsQuery,
     upload: bool,
     progress: &Progress,
 ) -> Look {
@@ -56,7 +59,7 @@ pub(super) async fn look(
         Err(look) => return look,
     };
     progress.connected.store(true, Ordering::Relaxed);
-    let mut answer = ask(spec, options, &connection, upload, progress).await;
+    let mut answer = ask(spec, options, &connection, query, upload, progress).await;
     if answer.is_err() && connection.is_gone() {
         // A connection that was kept may have died since; that is no trouble of the host yet.
         progress.connected.store(false, Ordering::Relaxed);
@@ -65,7 +68,7 @@ pub(super) async fn look(
             Err(look) => return look,
         };
         progress.connected.store(true, Ordering::Relaxed);
-        answer = ask(spec, options, &connection, upload, progress).await;
+        answer = ask(spec, options, &connection, query, upload, progress).await;
     }
     match answer {
         Ok((probed, version)) => Look {
@@ -85,6 +88,7 @@ async fn ask(
     spec: &HostSpec,
     options: &SweepOptions,
     connection: &Connection,
+    query: &FactsQuery,
     upload: bool,
     progress: &Progress,
 ) -> Result<(Probed, String), (Reason, String)> {
@@ -105,7 +109,7 @@ async fn ask(
         }
     };
     let asked_ms = now_ms();
-    let facts = session.facts().await;
+    let facts = session.facts(query.clone()).await;
     let answered_ms = now_ms();
     let version = printable(&session.hello().runner_version);
     session.close().await;

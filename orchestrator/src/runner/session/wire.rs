@@ -21,6 +21,10 @@ use crate::transport::{ExitStatus, Process};
 /// How much of standard error is kept: its end says why a runner died.
 const STDERR_KEPT_BYTES: usize = 16 * 1024;
 
+/// Bytes taken from the channel at first; a read that fills it doubles it, up to [`READ_BYTES`]. An
+/// answer is small, and hundreds of hosts answer at a time.
+const FIRST_READ_BYTES: usize = 4 * 1024;
+
 /// Bytes taken from the channel at a time.
 const READ_BYTES: usize = 32 * 1024;
 
@@ -59,7 +63,7 @@ impl Wire {
             process,
             input: Vec::new(),
             read_at: Instant::now(),
-            chunk: vec![0; READ_BYTES],
+            chunk: vec![0; FIRST_READ_BYTES],
             decoder: FrameDecoder::new(),
             output: Vec::new(),
             written: 0,
@@ -182,7 +186,7 @@ impl Wire {
 
     /// Waits for the first thing that can be done on any of the streams, and does it.
     async fn turn(&mut self) -> Result<Turn, Error> {
-        let mut err = [0_u8; 4096];
+        let mut err = [0_u8; 512];
         loop {
             let unwritten = self.output.get(self.written..).unwrap_or_default();
             let may_read = self.input.len() < INPUT_LIMIT_BYTES || self.flushed;
@@ -196,7 +200,10 @@ impl Wire {
                         source: error,
                     })?;
                     self.read_at = Instant::now();
-                    self.input.extend(self.chunk.iter().take(count));
+                    self.input.extend_from_slice(self.chunk.get(..count).unwrap_or_default());
+                    if count == self.chunk.len() && count < READ_BYTES {
+                        self.chunk.resize(count.saturating_mul(2).min(READ_BYTES), 0);
+                    }
                     return Ok(if count > 0 { Turn::Read } else { Turn::Ended });
                 }
                 written = write_some(&mut self.process.stdin, unwritten), if !self.flushed => {

@@ -1,12 +1,14 @@
 //! Each probe with a fact that is bad, and what is normal with none.
 
 use runner_protocol::facts::{
-    ContainerRuntime, CpuFacts, DiskFacts, DriverState, EccFacts, Gpu, GpuFacts, LoadFacts,
-    MemoryFacts, PciGpu, PcieFacts, PowerFacts, RowRemapFacts, XidError,
+    ContainerRuntime, CpuFacts, DiskFacts, DriverState, EccFacts, Gpu, GpuFacts, GrantLine,
+    LoadFacts, MemoryFacts, OwnContainer, PciGpu, PcieFacts, PowerFacts, RowRemapFacts, XidError,
 };
 use runner_protocol::{FrameDecoder, FromRunner, HostFacts, Reply, decode};
 
 use super::super::memory::EccMark;
+use super::containers::{HeldLease, Leases};
+use super::grants::{Grants, KnownGrant};
 use super::*;
 use crate::sweep::{Code, Severity};
 
@@ -288,6 +290,163 @@ fn thresholds_are_those_of_the_configuration() {
         change(&mut config);
         assert_eq!(codes(&findings(facts.clone(), &config)), [(*code, code.severity())]);
     }
+}
+
+/// A container of ours with a lease, as a host's facts have it.
+fn own(state: &str, mode: &str) -> OwnContainer {
+    OwnContainer {
+        id: "c0ffee00c0ffee00".into(),
+        state: state.into(),
+        owner: "us".into(),
+        lease: "1ea5e0001ea5e000".into(),
+        mode: mode.into(),
+        deadline_unix_ms: Some(NOW as u64 + 1),
+        remove: false,
+    }
+}
+
+fn lease(container: Option<&str>, expires_ms: i64) -> HeldLease {
+    HeldLease {
+        id: "1ea5e0001ea5e000".into(),
+        container: container.map(str::to_owned),
+        expires_ms: Some(expires_ms),
+        released: false,
+    }
+}
+
+/// What is found of a host with these containers; the leases are the same before and after.
+fn of_containers(containers: Vec<OwnContainer>, leases: &[HeldLease]) -> Vec<Finding> {
+    let mut facts = healthy();
+    facts.container_runtimes[0].containers = Some(containers);
+    let leases = Leases { owner: "us", before: leases, after: leases };
+    containers::findings(&facts.container_runtimes, &leases, NOW)
+}
+
+#[test]
+fn each_container_that_should_not_run_and_each_empty_lease_is_found_once() {
+    use Severity::{Info, Warning};
+    let live = lease(Some("c0ffee00c0ffee00"), NOW + 1);
+    let overdue = lease(Some("c0ffee00c0ffee00"), NOW);
+    let over = |mode| OwnContainer { deadline_unix_ms: Some(NOW as u64), ..own("running", mode) };
+    let removed = OwnContainer { remove: true, ..own("exited", "foreground") };
+    type Case<'a> = (Code, Severity, Vec<OwnContainer>, &'a [HeldLease]);
+    let cases: [Case<'_>; 11] = [
+        (Code::ContainerOverdue, Warning, vec![over("detached")], std::slice::from_ref(&live)),
+        (Code::ContainerOverdue, Warning, vec![over("foreground")], &[]),
+        (Code::ContainerAbandoned, Warning, vec![own("running", "foreground")], &[]),
+        (
+            Code::ContainerAbandoned,
+            Warning,
+            vec![own("paused", "foreground")],
+            std::slice::from_ref(&overdue),
+        ),
+        (Code::ContainerUnleased, Warning, vec![own("running", "detached")], &[]),
+        (Code::ContainerLeftBehind, Info, vec![own("created", "detached")], &[]),
+        (Code::ContainerLeftBehind, Info, vec![removed], &[]),
+        (
+            Code::LeaseOutlived,
+            Warning,
+            vec![own("exited", "detached")],
+            std::slice::from_ref(&live),
+        ),
+        (Code::LeaseOutlived, Warning, vec![], std::slice::from_ref(&live)),
+        (Code::LeaseOutlived, Warning, vec![], &[lease(None, NOW)]),
+        // An engine with two sockets lists a container twice.
+        (
+            Code::ContainerUnleased,
+            Warning,
+            vec![own("running", "detached"), own("running", "detached")],
+            &[],
+        ),
+    ];
+    for (code, severity, containers, leases) in cases {
+        let found = of_containers(containers.clone(), leases);
+        assert_eq!(codes(&found), [(code, severity)], "{containers:?} {leases:?}");
+        let of_lease = code == Code::LeaseOutlived;
+        assert_eq!(found[0].subject, if of_lease { "1ea5e0001ea5" } else { "c0ffee00c0ff" });
+    }
+}
+
+#[test]
+fn containers_and_leases_that_are_as_they_should_be_are_no_finding() {
+    let live = lease(Some("c0ffee00c0ffee00"), NOW + 1);
+    let normal: [(Vec<OwnContainer>, &[HeldLease]); 7] = [
+        (vec![own("running", "detached")], std::slice::from_ref(&live)),
+        (vec![own("running", "foreground")], std::slice::from_ref(&live)),
+        (vec![own("created", "foreground")], std::slice::from_ref(&live)),
+        (vec![own("exited", "foreground")], std::slice::from_ref(&live)),
+        (vec![own("exited", "detached")], &[]),
+        // One that is about to be made.
+        (vec![], &[lease(None, NOW + 1)]),
+        // Another database's.
+        (vec![OwnContainer { owner: "them".into(), ..own("running", "foreground") }], &[]),
+    ];
+    for (containers, leases) in normal {
+        assert_eq!(of_containers(containers.clone(), leases), [], "{containers:?} {leases:?}");
+    }
+}
+
+#[test]
+fn what_others_did_while_the_host_was_looked_at_is_no_finding() {
+    let live = lease(Some("c0ffee00c0ffee00"), NOW + 1);
+    let released = HeldLease { released: true, ..live.clone() };
+    let mut facts = healthy();
+    let mut found = |containers, before: &[HeldLease], after: &[HeldLease]| {
+        facts.container_runtimes[0].containers = containers;
+        let leases = Leases { owner: "us", before, after };
+        codes(&containers::findings(&facts.container_runtimes, &leases, NOW))
+    };
+    // It ended, with its lease, after the facts were read; or both began after the leases were.
+    let one = std::slice::from_ref(&live);
+    let running = || Some(vec![own("running", "foreground")]);
+    assert_eq!(found(running(), one, std::slice::from_ref(&released)), []);
+    assert_eq!(found(running(), &[], one), []);
+    assert_eq!(found(Some(vec![]), one, std::slice::from_ref(&released)), []);
+    assert_eq!(found(Some(vec![own("exited", "detached")]), one, &[released]), []);
+    // It was made after the facts were read.
+    assert_eq!(found(Some(vec![]), &[], one), []);
+    assert_eq!(found(Some(vec![]), &[lease(None, NOW + 1)], one), []);
+    // An engine that does not say what it has may have it.
+    assert_eq!(found(None, one, one), []);
+    assert_eq!(found(Some(vec![]), one, one), [(Code::LeaseOutlived, Severity::Warning)]);
+}
+
+#[test]
+fn each_line_of_a_grant_that_is_over_is_found_and_no_other() {
+    let lines = |ids: &[&str]| -> Vec<GrantLine> {
+        let line = |id: &&str| GrantLine { file: "~/.ssh/keys".into(), grant: (*id).to_owned() };
+        ids.iter().map(line).collect()
+    };
+    let grant =
+        |id: &str, over_ms, by_time, gone| KnownGrant { id: id.into(), over_ms, by_time, gone };
+    let long_ago = NOW - grants::SETTLED_MS;
+    let known = [
+        grant("live", NOW + 1, true, false),
+        grant("just over", long_ago + 1, true, false),
+        grant("expired", long_ago, true, false),
+        grant("revoked", long_ago, false, false),
+        grant("back", long_ago, false, true),
+        grant("out meanwhile", long_ago, false, true),
+    ];
+    let before = [grant("out meanwhile", long_ago, false, false)];
+    let all: Vec<&str> = known.iter().map(|grant| grant.id.as_str()).chain(["foreign"]).collect();
+    let marks = Grants { before: &before, after: &known, looked_ms: NOW };
+    let found = grants::findings(&lines(&all), &marks);
+    let told: Vec<_> = found.iter().map(|it| (it.subject.as_str(), it.code, it.severity)).collect();
+    assert_eq!(
+        told,
+        [
+            ("back", Code::GrantRevoked, Severity::Critical),
+            ("expired", Code::GrantExpired, Severity::Warning),
+            ("foreign", Code::GrantUnknown, Severity::Warning),
+            ("revoked", Code::GrantRevoked, Severity::Critical),
+        ]
+    );
+    assert_eq!(found[1].seen, "in ~/.ssh/keys, over 60 s ago");
+    // A line that is there twice is one finding, and a grant without a line none.
+    assert_eq!(grants::findings(&lines(&["expired", "expired"]), &marks).len(), 1);
+    assert_eq!(grants::findings(&lines(&["live"]), &marks), []);
+    assert_eq!(grants::findings(&[], &marks), []);
 }
 
 #[test]

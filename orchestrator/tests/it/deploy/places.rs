@@ -28,10 +28,10 @@ fn assert_reason(deployed: &Deployed, reason: &str, message: &str) {
 }
 
 /// A file system in memory; dropping it unmounts it.
-struct Mount(TempDir);
+pub struct Mount(TempDir);
 
 impl Mount {
-    fn new(options: &str) -> Self {
+    pub fn new(options: &str) -> Self {
         assert_eq!(current_user(), "root", "this test mounts a tmpfs: run as root");
         let mount = Self(open_dir());
         let options = format!("mode=755,{options}");
@@ -48,7 +48,8 @@ impl Mount {
         succeed(Command::new("mount").args(["-o", &options]).arg(self.0.path()));
     }
 
-    fn host(&self, environment: &str) -> Host {
+    /// A host whose home it is.
+    pub fn host(&self, environment: &str) -> Host {
         Host::in_home(open_dir(), self.0.path(), &[], environment)
     }
 }

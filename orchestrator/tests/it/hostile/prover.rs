@@ -88,7 +88,7 @@ impl Provers {
 
     fn request(&mut self, id: RequestId, unit: Unit) -> Vec<u8> {
         match unit {
-            Unit::Facts {} => {
+            Unit::Facts(_) => {
                 [reply(id, Reply::Facts(Box::new(self.facts()))), finished(id, Outcome::Ok {})]
                     .concat()
             }

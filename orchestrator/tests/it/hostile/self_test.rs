@@ -5,8 +5,8 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use runner_protocol::{
-    FrameDecoder, FrameError, FromRunner, MagicScanner, RequestId, ToRunner, Unit, decode,
-    encode_frame,
+    FactsQuery, FrameDecoder, FrameError, FromRunner, MagicScanner, RequestId, ToRunner, Unit,
+    decode, encode_frame,
 };
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -239,7 +239,8 @@ async fn a_runner_lies_about_the_request_it_was_sent() {
     let mut ssh = client.start();
     let id = RequestId(77);
     let renew = encode_frame(&ToRunner::Renew {}).unwrap();
-    let request = encode_frame(&ToRunner::Request { id, unit: Unit::Facts {} }).unwrap();
+    let request =
+        encode_frame(&ToRunner::Request { id, unit: Unit::Facts(FactsQuery::default()) }).unwrap();
     let mut stdin = ssh.stdin.take().unwrap();
     stdin.write_all(&[renew, request].concat()).await.unwrap();
     let expected = [frames::opening(), frames::finished(id), frames::finished(id)].concat();

@@ -55,6 +55,7 @@ async fn sweeper(host: &Host, folder: &Path) -> Sweeper {
         probe_timeout: Duration::from_secs(100),
         max_retry_attempts: 3,
         auto_recovery: true,
+        keys_file: "~/.ssh/authorized_keys".to_owned(),
         config,
         pow: None,
     };

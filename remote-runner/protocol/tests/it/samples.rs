@@ -10,7 +10,17 @@ pub fn to_runner() -> Vec<(&'static str, ToRunner)> {
     let id = RequestId(7);
     let round = |round| ToRunner::Continue { id, round };
     vec![
-        ("request_facts", ToRunner::Request { id, unit: Unit::Facts {} }),
+        ("request_facts", ToRunner::Request { id, unit: Unit::Facts(FactsQuery::default()) }),
+        (
+            "request_facts_query",
+            ToRunner::Request {
+                id,
+                unit: Unit::Facts(FactsQuery {
+                    socket: Some("/srv/docker.sock".into()),
+                    key_files: vec!["~/.ssh/authorized_keys".into()],
+                }),
+            },
+        ),
         ("request_health", ToRunner::Request { id, unit: Unit::Health {} }),
         ("request_watch", ToRunner::Request { id, unit: Unit::Watch { interval_ms: 1000 } }),
         (
@@ -81,6 +91,7 @@ pub fn from_runner() -> Vec<(&'static str, FromRunner)> {
         ("reply_facts_no_driver", reply(Reply::Facts(Box::new(no_driver())))),
         ("reply_facts_driver_failed", reply(Reply::Facts(Box::new(driver_failed())))),
         ("reply_facts_xid_errors", reply(Reply::Facts(Box::new(xid_errors())))),
+        ("reply_facts_own", reply(Reply::Facts(Box::new(own())))),
         ("reply_health", reply(Reply::Health(health()))),
         ("reply_telemetry", reply(Reply::Telemetry(telemetry()))),
         ("reply_prove_prepared", prove(ProveEvent::Prepared { device: None })),
@@ -219,6 +230,7 @@ pub fn host_facts() -> HostFacts {
             version: Some("27.3.1".into()),
             api_version: Some("1.47".into()),
             nvidia_runtime: Some(true),
+            containers: None,
         }],
         pci_gpus: vec![PciGpu {
             address: "0000:3b:00.0".into(),
@@ -247,7 +259,25 @@ pub fn host_facts() -> HostFacts {
             message: "permission denied".into(),
         }],
         xid_errors: None,
+        grants: Vec::new(),
     }
+}
+
+/// Facts of a host with a container and a grant of an orchestrator.
+fn own() -> HostFacts {
+    let mut facts = host_facts();
+    facts.container_runtimes[0].containers = Some(vec![OwnContainer {
+        id: "c0ffee".into(),
+        state: "running".into(),
+        owner: "0a".repeat(16),
+        lease: "1b".repeat(16),
+        mode: "detached".into(),
+        deadline_unix_ms: Some(1_700_000_600_000),
+        remove: true,
+    }]);
+    let file = "~/.ssh/authorized_keys".into();
+    facts.grants = vec![GrantLine { file, grant: "2c".repeat(16) }];
+    facts
 }
 
 /// Facts of a host whose kernel module complained.

@@ -11,7 +11,8 @@ use runner_protocol::*;
 
 pub fn to_runner() -> impl Strategy<Value = ToRunner> {
     let unit = prop_oneof![
-        Just(Unit::Facts {}),
+        (option::of(word()), vec(word(), 0..3))
+            .prop_map(|(socket, key_files)| Unit::Facts(FactsQuery { socket, key_files })),
         Just(Unit::Health {}),
         any::<u64>().prop_map(|interval_ms| Unit::Watch { interval_ms }),
         word().prop_map(|socket| Unit::Dial { socket }),
@@ -193,9 +194,26 @@ prop_compose! {
     fn container_runtime()(
         name in word(), socket in word(), answers: bool, problem in option::of(word()),
         version in option::of(word()), api_version in option::of(word()),
-        nvidia_runtime: Option<bool>,
+        nvidia_runtime: Option<bool>, containers in option::of(vec(own_container(), 0..3)),
     ) -> ContainerRuntime {
-        ContainerRuntime { name, socket, answers, problem, version, api_version, nvidia_runtime }
+        ContainerRuntime {
+            name, socket, answers, problem, version, api_version, nvidia_runtime, containers,
+        }
+    }
+}
+
+prop_compose! {
+    fn own_container()(
+        id in word(), state in word(), owner in word(), lease in word(), mode in word(),
+        deadline_unix_ms: Option<u64>, remove: bool,
+    ) -> OwnContainer {
+        OwnContainer { id, state, owner, lease, mode, deadline_unix_ms, remove }
+    }
+}
+
+prop_compose! {
+    fn grant_line()(file in word(), grant in word()) -> GrantLine {
+        GrantLine { file, grant }
     }
 }
 
@@ -280,7 +298,7 @@ prop_compose! {
         memory: (u64, u64, u64, u64),
         disks in vec(disk(), 0..3),
         container_runtimes in vec(container_runtime(), 0..3),
-        pci_gpus in vec(pci_gpu(), 0..3),
+        (pci_gpus, grants) in (vec(pci_gpu(), 0..3), vec(grant_line(), 0..3)),
         driver in driver(),
         devices in vec(gpu(), 0..3),
         disagreement in (word(), word(), word(), word(), word()),
@@ -302,7 +320,7 @@ prop_compose! {
                 total_bytes: memory.0, available_bytes: memory.1,
                 swap_total_bytes: memory.2, swap_free_bytes: memory.3,
             },
-            disks, container_runtimes, pci_gpus,
+            disks, container_runtimes, pci_gpus, grants,
             gpus: GpuFacts { driver, devices },
             disagreements: vec![Disagreement { code, subject, nvml, other_source, other }],
             problems: problems
