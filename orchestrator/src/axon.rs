@@ -12,9 +12,11 @@ pub mod auth;
 mod front;
 mod limits;
 mod listener;
+mod openapi;
 mod ping;
 pub mod replay;
 mod routes;
+pub mod schema;
 mod tls;
 
 use std::net::IpAddr;
@@ -28,7 +30,8 @@ use crate::wallet::HotkeyPair;
 pub use answer::Refusal;
 pub use limits::Rate;
 pub use listener::{ServeError, serve};
-pub use routes::{Answer, Call, Handler, Route, Routes, handler};
+pub use openapi::PATH as OPENAPI_PATH;
+pub use routes::{Answer, Call, Handler, Route, RouteDoc, Routes, handler};
 pub use tls::{TlsError, TlsFiles};
 
 /// Whether a sender, whose signature was checked, may call at all.

@@ -17,6 +17,7 @@ mod leases;
 mod ledger;
 mod listings;
 mod metagraphs;
+mod proofs;
 mod serve_lease;
 mod sweeps;
 
@@ -43,6 +44,7 @@ pub use leases::{GpuRequest, HeldGpu, Lease, LeaseError, LeaseKind, NewLease};
 pub use ledger::{Duplicate, SeenBy, Sighting};
 pub use listings::{Counts, ProofRow};
 pub use metagraphs::MetagraphRow;
+pub use proofs::{GpuProof, SignedProofFilter, SignedProofRow};
 pub use serve_lease::{SERVE_LEASE_MS, ServeLease};
 pub use sweeps::{
     AlertRow, FindingRow, HostChange, HostKnowledge, HostSweep, LockHolder, ProbeRow, SweepCounts,

@@ -5,19 +5,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::Request;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::CONTENT_LENGTH;
+use hyper::http::request::Parts;
+use hyper::{Method, Request};
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::answer::{Answering, Built, Refusal};
+use super::answer::{Answering, Built, Refusal, document_response};
 use super::auth::{AuthError, Bounds, Claim, Scheme, Signed};
 use super::limits::Limiter;
 use super::replay::{Replay, now_ns};
 use super::routes::{Call, Found, Route};
-use super::{AxonContext, party, ping};
+use super::{AxonContext, openapi, party, ping};
 use crate::hotkey::Hotkey;
 
 /// What all requests share.
@@ -25,6 +26,8 @@ pub struct Front {
     context: AxonContext,
     replay: Replay,
     uuid: String,
+    /// The OpenAPI document.
+    document: Bytes,
     per_address: Limiter<IpAddr>,
     per_hotkey: Limiter<Hotkey>,
     sessions: Semaphore,
@@ -45,6 +48,7 @@ impl Front {
     pub fn new(mut context: AxonContext, replay: Replay, uuid: String) -> Self {
         context.routes = context.routes.with(ping::route(context.pair.hotkey()));
         Self {
+            document: openapi::document(&context.routes, false).to_string().into(),
             per_address: Limiter::new(context.limits.per_address),
             per_hotkey: Limiter::new(context.limits.per_hotkey),
             sessions: Semaphore::new(context.limits.sessions),
@@ -61,6 +65,9 @@ impl Front {
         let began = Instant::now();
         let (head, body) = request.into_parts();
         let mut progress = Progress { scheme: Claim::scheme(&head.headers), sender: None };
+        if head.uri.path() == openapi::PATH {
+            return self.describe(&head, address);
+        }
         let result = self.work(&head, body, address, &mut progress).await;
         let path = head.uri.path();
         // A synapse stands alone after the slash; who calls one without a header is answered as one.
@@ -69,7 +76,7 @@ impl Front {
         let answering = Answering {
             pair: &self.context.pair,
             uuid: &self.uuid,
-            scheme: scheme.or(Some(Scheme::Btauth)),
+            scheme,
             sender: progress.sender,
             elapsed: began.elapsed(),
             name,
@@ -84,16 +91,31 @@ impl Front {
         }
     }
 
+    /// The OpenAPI document, for everybody.
+    fn describe(&self, head: &Parts, address: IpAddr) -> Built {
+        let allowed = match head.method {
+            Method::GET => self.within_rate(address),
+            _ => Err(Refusal::method()),
+        };
+        match allowed {
+            Ok(()) => document_response(self.document.clone()),
+            Err(refusal) => refusal.as_problem(),
+        }
+    }
+
+    fn within_rate(&self, address: IpAddr) -> Result<(), Refusal> {
+        let allowed = self.per_address.allows(&party(address));
+        allowed.then_some(()).ok_or_else(|| Refusal::rate("address"))
+    }
+
     async fn work(
         &self,
-        head: &hyper::http::request::Parts,
+        head: &Parts,
         body: Incoming,
         address: IpAddr,
         progress: &mut Progress,
     ) -> Result<(Bytes, Map<String, Value>), Refusal> {
-        if !self.per_address.allows(&party(address)) {
-            return Err(Refusal::rate("address"));
-        }
+        self.within_rate(address)?;
         let route = match self.context.routes.find(&head.method, head.uri.path()) {
             Found::Route(route) => route,
             Found::Method => return Err(Refusal::method()),
@@ -127,22 +149,14 @@ impl Front {
     }
 
     /// The cheap checks of the head.
-    fn claim(
-        &self,
-        head: &hyper::http::request::Parts,
-        scheme: Option<Scheme>,
-    ) -> Result<Claim, Refusal> {
+    fn claim(&self, head: &Parts, scheme: Option<Scheme>) -> Result<Claim, Refusal> {
         let scheme = scheme.ok_or(AuthError::Malformed("the request is not signed"))?;
         let receiver = self.context.pair.hotkey();
         let bounds = Bounds { receiver, now: now_ns(), floor: self.replay.floor() };
         Ok(Claim::read(scheme, &head.headers, &bounds)?)
     }
 
-    async fn body(
-        &self,
-        head: &hyper::http::request::Parts,
-        body: Incoming,
-    ) -> Result<Bytes, Refusal> {
+    async fn body(&self, head: &Parts, body: Incoming) -> Result<Bytes, Refusal> {
         let limits = &self.context.limits;
         let stated = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
         let stated: Option<usize> = stated.and_then(|text| text.parse().ok());
@@ -164,7 +178,7 @@ impl Front {
 
     async fn prove(
         &self,
-        head: &hyper::http::request::Parts,
+        head: &Parts,
         claim: &Claim,
         body: &[u8],
         route: &Route,

@@ -58,8 +58,21 @@ pub struct Route {
     pub method: Method,
     /// The plain path.
     pub path: &'static str,
+    /// What the OpenAPI document says of it.
+    pub doc: RouteDoc,
     /// What answers.
     pub handler: Handler,
+}
+
+/// What a route is for, and what it takes and answers, as JSON schemas; [`super::schema`] has parts.
+#[derive(Debug, Clone)]
+pub struct RouteDoc {
+    /// One line.
+    pub summary: &'static str,
+    /// The schema of the request's body.
+    pub request: Value,
+    /// The schema of the answer.
+    pub answer: Value,
 }
 
 impl std::fmt::Debug for Route {
@@ -94,6 +107,14 @@ impl Routes {
         self.0.insert(format!("/{}", route.synapse), route.clone());
         self.0.insert(route.path.to_owned(), route);
         self
+    }
+
+    /// Every route once, by path.
+    pub(super) fn all(&self) -> Vec<&Route> {
+        let named = self.0.iter().filter(|(key, route)| **key == route.path);
+        let mut all: Vec<&Route> = named.map(|(_, route)| route.as_ref()).collect();
+        all.sort_by_key(|route| route.path);
+        all
     }
 
     pub(super) fn find(&self, method: &Method, path: &str) -> Found {

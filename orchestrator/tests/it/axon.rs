@@ -14,8 +14,8 @@ use std::time::Duration;
 use hyper::{Method, StatusCode};
 use orchestrator::axon::replay::now_ns;
 use orchestrator::axon::{
-    Admission, AxonContext, AxonLimits, Denied, Rate, Refusal, Route, Routes, TlsFiles, handler,
-    serve,
+    Admission, AxonContext, AxonLimits, Denied, Rate, Refusal, Route, RouteDoc, Routes, TlsFiles,
+    handler, schema, serve,
 };
 use orchestrator::hotkey::Hotkey;
 use orchestrator::store::Store;
@@ -67,6 +67,11 @@ fn routes() -> Routes {
         hash_fields,
         method: Method::POST,
         path,
+        doc: RouteDoc {
+            summary: "For the tests",
+            request: schema::request(&[], &[]),
+            answer: schema::request(&[], &[]),
+        },
         handler,
     };
     const ECHO: &[&str] = &["name", "text", "count", "ratio", "flag", "nothing", "items", "table"];

@@ -1,5 +1,6 @@
 //! `serve` and the operator API: the built binary, asked over HTTP.
 
+mod asking;
 mod validators;
 
 use std::fs;
