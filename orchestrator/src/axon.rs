@@ -28,7 +28,7 @@ use crate::store::Store;
 use crate::wallet::HotkeyPair;
 
 pub use answer::Refusal;
-pub use limits::Rate;
+pub use limits::{Rate, Rates};
 pub use listener::{ServeError, serve};
 pub use openapi::PATH as OPENAPI_PATH;
 pub use routes::{Answer, Call, Handler, Route, RouteDoc, Routes, handler};
@@ -91,6 +91,8 @@ pub struct AxonContext {
     pub routes: Routes,
     /// How much of it.
     pub limits: AxonLimits,
+    /// How often: shared by listeners, and changed while they run.
+    pub rates: Rates,
     /// TLS, and whose client certificates count. Plain HTTP without, as `Dendrite` speaks.
     pub tls: Option<TlsFiles>,
 }
@@ -121,10 +123,6 @@ pub struct AxonLimits {
     pub handshake_timeout: Duration,
     /// For running requests to end when the axon stops.
     pub drain_timeout: Duration,
-    /// Requests from one address, before anything is checked.
-    pub per_address: Rate,
-    /// Requests of one hotkey, after its signature was checked.
-    pub per_hotkey: Rate,
 }
 
 impl Default for AxonLimits {
@@ -141,8 +139,6 @@ impl Default for AxonLimits {
             request_timeout: Duration::from_secs(30),
             handshake_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(10),
-            per_address: Rate { per_second: 50, burst: 200 },
-            per_hotkey: Rate { per_second: 20, burst: 100 },
         }
     }
 }

@@ -15,7 +15,6 @@ use tokio::time::timeout;
 
 use super::answer::{Answering, Built, Refusal, document_response};
 use super::auth::{AuthError, Bounds, Claim, Scheme, Signed};
-use super::limits::Limiter;
 use super::replay::{Replay, now_ns};
 use super::routes::{Call, Found, Route};
 use super::{AxonContext, openapi, party, ping};
@@ -28,8 +27,6 @@ pub struct Front {
     uuid: String,
     /// The OpenAPI document.
     document: Bytes,
-    per_address: Limiter<IpAddr>,
-    per_hotkey: Limiter<Hotkey>,
     sessions: Semaphore,
     large_bodies: Semaphore,
 }
@@ -49,8 +46,6 @@ impl Front {
         context.routes = context.routes.with(ping::route(context.pair.hotkey()));
         Self {
             document: openapi::document(&context.routes, false).to_string().into(),
-            per_address: Limiter::new(context.limits.per_address),
-            per_hotkey: Limiter::new(context.limits.per_hotkey),
             sessions: Semaphore::new(context.limits.sessions),
             large_bodies: Semaphore::new(context.limits.large_bodies),
             context,
@@ -104,7 +99,7 @@ impl Front {
     }
 
     fn within_rate(&self, address: IpAddr) -> Result<(), Refusal> {
-        let allowed = self.per_address.allows(&party(address));
+        let allowed = self.context.rates.allow_address(&party(address));
         allowed.then_some(()).ok_or_else(|| Refusal::rate("address"))
     }
 
@@ -196,7 +191,7 @@ impl Front {
     /// Whether the proven sender may call, and now.
     fn admit(&self, sender: Hotkey) -> Result<(), Refusal> {
         self.context.admission.admit(&sender).map_err(Refusal::denied)?;
-        if self.per_hotkey.allows(&sender) { Ok(()) } else { Err(Refusal::rate("hotkey")) }
+        if self.context.rates.allow_hotkey(&sender) { Ok(()) } else { Err(Refusal::rate("hotkey")) }
     }
 
     /// Whether the nonce is new. Last of all: the journal is written for those alone who are admitted

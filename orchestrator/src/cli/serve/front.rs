@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::api::Health;
-use crate::axon::{self, AxonContext, AxonLimits, Rate, TlsFiles};
+use crate::axon::{self, AxonContext, AxonLimits, Rate, Rates, TlsFiles};
 use crate::chain::{
     AccountId32, Announced, AnnouncementOptions, AxonAddress, ChainClient, ChainOptions, Network,
     Signature, Signer,
@@ -40,8 +40,22 @@ pub struct Front {
     validators: Validators,
     metagraph: Option<MetagraphCache>,
     announcement: Option<(ChainClient, AnnouncementOptions)>,
-    /// Who is let in; its list can be changed.
-    pub door: Doorkeeper,
+    door: Doorkeeper,
+}
+
+/// What of a running front can be changed.
+#[derive(Clone)]
+pub struct Dials {
+    door: Doorkeeper,
+    rates: Rates,
+}
+
+impl Dials {
+    /// Takes over who is let in, and how often.
+    pub fn set(&self, config: &Config) {
+        self.door.allow(allowed(config));
+        self.rates.set(rate(config), rate(config));
+    }
 }
 
 impl Front {
@@ -95,6 +109,7 @@ impl Front {
             admission: Arc::new(door.clone()),
             routes: validators.routes(),
             limits: limits(config),
+            rates: Rates::new(rate(config), rate(config)),
             tls: tls(app),
         };
         let announcement = announcement(app, chain)?;
@@ -104,6 +119,11 @@ impl Front {
     /// Where it listens.
     pub fn addresses(&self) -> Vec<String> {
         self.listeners.iter().map(|(_, address)| address.to_string()).collect()
+    }
+
+    /// What can be changed while it runs.
+    pub fn dials(&self) -> Dials {
+        Dials { door: self.door.clone(), rates: self.context.rates.clone() }
     }
 
     /// The hotkey that it answers for.
@@ -147,7 +167,7 @@ impl Front {
 }
 
 /// The hotkeys of `allowed_validators`.
-pub fn allowed(config: &Config) -> BTreeSet<Hotkey> {
+fn allowed(config: &Config) -> BTreeSet<Hotkey> {
     // The configuration was refused if one of them were none.
     config.security.allowed_validators.iter().filter_map(|text| Hotkey::parse(text).ok()).collect()
 }
@@ -199,12 +219,16 @@ fn announcement(
     Ok(Some((chain, AnnouncementOptions { netuid, address, allow_private })))
 }
 
-fn limits(config: &Config) -> AxonLimits {
+/// How often one address, and one hotkey, may ask.
+fn rate(config: &Config) -> Rate {
     let rate = &config.validator_comms.rate_limit;
-    let each = match rate.enabled {
+    match rate.enabled {
         true => Rate { per_second: rate.requests_per_second, burst: rate.burst_capacity },
         false => Rate { per_second: 1_000_000, burst: 1_000_000 },
-    };
+    }
+}
+
+fn limits(config: &Config) -> AxonLimits {
     let timeout = config.validator_comms.request_timeout;
     AxonLimits {
         connections: config.server.max_connections,
@@ -212,8 +236,6 @@ fn limits(config: &Config) -> AxonLimits {
         head_timeout: config.server.request_timeout,
         body_timeout: config.server.request_timeout,
         request_timeout: timeout,
-        per_address: each,
-        per_hotkey: each,
         ..AxonLimits::default()
     }
 }

@@ -11,6 +11,9 @@ use orchestrator::wallet::{Crypto, HotkeyPair};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
+
 use super::{Answer, CONFIG, Service, ask_with, until};
 use crate::cli::operator::{Operator, eventually};
 use crate::deploy::host::Host;
@@ -50,20 +53,82 @@ pub fn axon(service: &Service) -> SocketAddr {
 
 /// One request as SDK 11 signs it.
 pub async fn call(service: &Service, who: &HotkeyPair, path: &str, body: Value) -> Answer {
-    let body = body.to_string();
+    let headers = signature(who, path, &body.to_string());
+    let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    ask_with(axon(service), "POST", path, &headers, &body.to_string()).await
+}
+
+/// The headers of a request as SDK 11 signs it.
+pub fn signature(who: &HotkeyPair, path: &str, body: &str) -> [(&'static str, String); 5] {
     let (nonce, sender, receiver) = (now_ns(), who.hotkey(), pair(1).hotkey());
     let digest = orchestrator::hex::sha256(body.as_bytes());
     let text = format!("btauth/1\nsr25519\nPOST\n{path}\n{digest}\n{nonce}\n{sender}\n{receiver}");
     let signature = format!("0x{}", orchestrator::hex::encode(&who.sign(text.as_bytes())));
-    let (nonce, sender, receiver) = (nonce.to_string(), sender.to_string(), receiver.to_string());
-    let headers = [
-        ("X-Bittensor-Version", "1"),
-        ("X-Bittensor-Hotkey", &sender),
-        ("X-Bittensor-Receiver", &receiver),
-        ("X-Bittensor-Nonce", &nonce),
-        ("X-Bittensor-Signature", &signature),
-    ];
-    ask_with(axon(service), "POST", path, &headers, &body).await
+    [
+        ("X-Bittensor-Version", "1".to_owned()),
+        ("X-Bittensor-Hotkey", sender.to_string()),
+        ("X-Bittensor-Receiver", receiver.to_string()),
+        ("X-Bittensor-Nonce", nonce.to_string()),
+        ("X-Bittensor-Signature", signature),
+    ]
+}
+
+/// Pings over a connection that stays open; returns the status.
+async fn ping_on(stream: &mut BufReader<TcpStream>, who: &HotkeyPair) -> u16 {
+    let mut head = "POST /v1/ping HTTP/1.1\r\nHost: axon\r\nContent-Length: 2\r\n".to_owned();
+    for (name, value) in signature(who, "/v1/ping", "{}") {
+        head += &format!("{name}: {value}\r\n");
+    }
+    stream.write_all(format!("{head}\r\n{{}}").as_bytes()).await.unwrap();
+    let (mut status, mut length) = (None, 0);
+    loop {
+        let mut line = String::new();
+        assert_ne!(stream.read_line(&mut line).await.unwrap(), 0, "the connection was closed");
+        if status.is_none() {
+            status = line.split(' ').nth(1).and_then(|text| text.parse().ok());
+        }
+        if let Some(text) = line.to_lowercase().strip_prefix("content-length:") {
+            length = text.trim().parse().unwrap();
+        }
+        if line == "\r\n" {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.unwrap();
+    status.unwrap()
+}
+
+#[tokio::test]
+async fn sighup_takes_over_rate_limits_and_keeps_connections() {
+    let validator = pair(7);
+    let limits = |rate: u32, burst: u32| {
+        format!(
+            "[validator_comms.rate_limit]\nrequests_per_second = {rate}\nburst_capacity = {burst}\n"
+        )
+    };
+    let operator = miner(&[&validator], &limits(100_000, 100_000));
+    let service = Service::start(&operator).await;
+    let mut stream = BufReader::new(TcpStream::connect(axon(&service)).await.unwrap());
+    until("it answers", async || (ping_on(&mut stream, &validator).await == 200).then_some(()))
+        .await;
+    let mut reloads = 0;
+    let mut reload = async |limits: &str| {
+        configure(&operator, &[&validator], limits);
+        service.running.signal(Signal::HUP);
+        reloads += 1;
+        let said = || service.running.written().1.matches("were taken over").count() == reloads;
+        eventually("it is read again", said).await;
+    };
+    reload(&limits(1, 2)).await;
+    // Two at once and one a second: the connection is the same, and is told to wait.
+    until("it is limited", async || (ping_on(&mut stream, &validator).await == 429).then_some(()))
+        .await;
+    reload(&limits(100_000, 100_000)).await;
+    for _ in 0..20 {
+        assert_eq!(ping_on(&mut stream, &validator).await, 200);
+    }
+    service.stop().await;
 }
 
 #[tokio::test]
