@@ -17,6 +17,7 @@ mod ping;
 pub mod replay;
 mod routes;
 pub mod schema;
+mod sessions;
 mod tls;
 
 use std::net::IpAddr;
@@ -32,6 +33,7 @@ pub use limits::{Rate, Rates};
 pub use listener::{ServeError, serve};
 pub use openapi::PATH as OPENAPI_PATH;
 pub use routes::{Answer, Call, Handler, Route, RouteDoc, Routes, handler};
+pub use sessions::Sessions;
 pub use tls::{TlsError, TlsFiles};
 
 /// Whether a sender, whose signature was checked, may call at all.
@@ -93,6 +95,8 @@ pub struct AxonContext {
     pub limits: AxonLimits,
     /// How often: shared by listeners, and changed while they run.
     pub rates: Rates,
+    /// Sessions, where tokens may stand in for signatures.
+    pub sessions: Option<Sessions>,
     /// TLS, and whose client certificates count. Plain HTTP without, as `Dendrite` speaks.
     pub tls: Option<TlsFiles>,
 }

@@ -19,6 +19,7 @@ mod listings;
 mod metagraphs;
 mod proofs;
 mod serve_lease;
+mod sessions;
 mod sweeps;
 
 use std::path::{Path, PathBuf};
@@ -46,6 +47,7 @@ pub use listings::{Counts, ProofRow};
 pub use metagraphs::MetagraphRow;
 pub use proofs::{GpuProof, SignedProofFilter, SignedProofRow};
 pub use serve_lease::{SERVE_LEASE_MS, ServeLease};
+pub use sessions::{NewSession, SessionFilter, SessionRow};
 pub use sweeps::{
     AlertRow, FindingRow, HostChange, HostKnowledge, HostSweep, LockHolder, ProbeRow, SweepCounts,
     SweepLock, SweepRow, trouble_of,

@@ -128,6 +128,8 @@ pub struct Answering<'a> {
     /// The sender, once it is proven. Nothing is signed for anybody else: what is signed contains the
     /// sender's address, and signing whatever stands in a header would lend our hotkey to strangers.
     pub sender: Option<Hotkey>,
+    /// Whether tokens of sessions are taken.
+    pub sessions: bool,
     pub elapsed: Duration,
     /// `Ping` of `/Ping`.
     pub name: &'a str,
@@ -166,8 +168,14 @@ impl Answering<'_> {
             _ => refusal.problem(),
         };
         if *status == StatusCode::UNAUTHORIZED && self.scheme != Some(Scheme::Legacy) {
-            // RFC 9110 wants to be told how: the scheme has no name of the registry.
-            let how = HeaderValue::from_static("btauth");
+            // RFC 9110 wants to be told how; of the two only Bearer has a name in its registry.
+            let how = HeaderValue::from_static(match (self.sessions, *code) {
+                (true, "invalid_token" | "expired_token" | "ended_session") => {
+                    "Bearer error=\"invalid_token\""
+                }
+                (true, _) => "btauth, Bearer",
+                (false, _) => "btauth",
+            });
             response.headers_mut().insert(WWW_AUTHENTICATE, how);
         }
         refusal.try_again(&mut response);

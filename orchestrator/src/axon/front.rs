@@ -17,6 +17,7 @@ use super::answer::{Answering, Built, Refusal, document_response};
 use super::auth::{AuthError, Bounds, Claim, Scheme, Signed};
 use super::replay::{Replay, now_ns};
 use super::routes::{Call, Found, Route};
+use super::sessions::{Bearer, OPEN_PATH, Sessions, bearer};
 use super::{AxonContext, openapi, party, ping};
 use crate::hotkey::Hotkey;
 
@@ -35,6 +36,28 @@ pub struct Front {
 /// so that strangers who send theirs slowly take no place away from anybody.
 const SMALL_BODY: usize = 16 * 1024;
 
+/// What a request brings for a proof of who sent it.
+enum Credential<'f> {
+    Signed(Claim),
+    Session(&'f Sessions, Bearer),
+}
+
+impl Credential<'_> {
+    fn claim(&self) -> Option<&Claim> {
+        match self {
+            Self::Signed(claim) => Some(claim),
+            Self::Session(..) => None,
+        }
+    }
+
+    fn session(&self) -> Option<String> {
+        match self {
+            Self::Signed(_) => None,
+            Self::Session(_, bearer) => Some(bearer.session.clone()),
+        }
+    }
+}
+
 /// What is known of a request so far.
 struct Progress {
     scheme: Option<Scheme>,
@@ -44,8 +67,12 @@ struct Progress {
 impl Front {
     pub fn new(mut context: AxonContext, replay: Replay, uuid: String) -> Self {
         context.routes = context.routes.with(ping::route(context.pair.hotkey()));
+        for route in context.sessions.iter().flat_map(Sessions::routes) {
+            context.routes = context.routes.with(route);
+        }
+        let document = openapi::document(&context.routes, context.sessions.is_some());
         Self {
-            document: openapi::document(&context.routes, false).to_string().into(),
+            document: document.to_string().into(),
             sessions: Semaphore::new(context.limits.sessions),
             large_bodies: Semaphore::new(context.limits.large_bodies),
             context,
@@ -73,6 +100,7 @@ impl Front {
             uuid: &self.uuid,
             scheme,
             sender: progress.sender,
+            sessions: self.context.sessions.is_some(),
             elapsed: began.elapsed(),
             name,
             headers: &head.headers,
@@ -116,22 +144,30 @@ impl Front {
             Found::Method => return Err(Refusal::method()),
             Found::Nothing => return Err(Refusal::unknown()),
         };
-        let claim = self.claim(head, progress.scheme)?;
+        let credential = self.credential(head, progress.scheme, &route)?;
         let body = self.body(head, body).await?;
-        let sender = self.prove(head, &claim, &body, &route).await?;
+        let sender = match &credential {
+            Credential::Signed(claim) => self.prove(head, claim, &body, &route).await?,
+            Credential::Session(_, bearer) => bearer.validator,
+        };
         progress.sender = Some(sender);
         self.admit(sender)?;
         let _session = self.sessions.try_acquire().map_err(|_| Refusal::busy())?;
-        self.spend(&claim).await?;
+        match &credential {
+            Credential::Signed(claim) => self.spend(claim).await?,
+            Credential::Session(sessions, bearer) => sessions.check(bearer).await?,
+        }
         let limit = self.context.limits.request_timeout;
         let call = Call {
             hotkey: sender,
-            scheme: claim.is_of(),
+            scheme: credential.claim().map(Claim::is_of),
+            session: credential.session(),
             address,
             body: fields(&body)?,
             query: head.uri.query().map(str::to_owned),
-            timeout: claim
-                .patience()
+            timeout: credential
+                .claim()
+                .and_then(Claim::patience)
                 .filter(|patience| !patience.is_zero())
                 .unwrap_or(limit)
                 .min(limit),
@@ -143,7 +179,32 @@ impl Front {
         }
     }
 
-    /// The cheap checks of the head.
+    /// The cheap checks of the head. A token is taken on plain paths alone, and not to open a session.
+    fn credential<'f>(
+        &'f self,
+        head: &Parts,
+        scheme: Option<Scheme>,
+        route: &Route,
+    ) -> Result<Credential<'f>, Refusal> {
+        if let Some(sessions) = &self.context.sessions {
+            let by_token = head.uri.path() == route.path && route.path != OPEN_PATH;
+            match (scheme, by_token) {
+                (None, true) => {
+                    if let Some(bearer) = sessions.claimed(&head.headers)? {
+                        return Ok(Credential::Session(sessions, bearer));
+                    }
+                }
+                (Some(_), _) if bearer(&head.headers).is_ok_and(|token| token.is_some()) => {
+                    let both = "a request is signed or has a token, not both";
+                    return Err(AuthError::Malformed(both).into());
+                }
+                _ => {}
+            }
+        }
+        self.claim(head, scheme).map(Credential::Signed)
+    }
+
+    /// The cheap checks of the headers of a signature.
     fn claim(&self, head: &Parts, scheme: Option<Scheme>) -> Result<Claim, Refusal> {
         let scheme = scheme.ok_or(AuthError::Malformed("the request is not signed"))?;
         let receiver = self.context.pair.hotkey();

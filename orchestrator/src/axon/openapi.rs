@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::routes::{Route, Routes};
 use super::schema;
+use super::sessions::OPEN_PATH;
 
 /// Where the document is; no signature is needed to read it.
 pub const PATH: &str = "/v1/openapi.json";
@@ -64,7 +65,7 @@ fn operation(route: &Route, sessions: bool) -> Value {
     let mut needed = vec![json!(
         SIGNATURE.iter().map(|(name, _)| ((*name).to_owned(), json!([]))).collect::<Map<_, _>>()
     )];
-    if sessions {
+    if sessions && route.path != OPEN_PATH {
         needed.push(json!({ "session": [] }));
     }
     let mut responses = Map::from_iter([

@@ -18,8 +18,10 @@ use crate::hotkey::Hotkey;
 pub struct Call {
     /// Who asks.
     pub hotkey: Hotkey,
-    /// By which scheme.
-    pub scheme: Scheme,
+    /// By which scheme; `None` by the token of a session.
+    pub scheme: Option<Scheme>,
+    /// The session whose token it was.
+    pub session: Option<String>,
     /// From which address.
     pub address: IpAddr,
     /// The fields of the body; of a synapse the SDK's own fields are among them.

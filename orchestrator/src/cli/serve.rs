@@ -320,8 +320,11 @@ async fn reload_at_hangup(app: &App<'_>, mut hangup: Signal, dials: Option<Dials
         match settings::read(app.config_file.clone(), &app.environment.home) {
             Ok(settings) => {
                 app.logs.reload(&settings.config().logging);
-                if let Some(dials) = &dials {
-                    dials.set(settings.config());
+                if let Some(dials) = &dials
+                    && let Err(failure) = dials.set(app, settings.config()).await
+                {
+                    let what = failure.what;
+                    tracing::error!(what, "sessions of those who are not let in have not ended");
                 }
                 tracing::info!(
                     "the configuration was read again: log levels, rate limits and allowed \

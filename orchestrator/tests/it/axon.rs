@@ -145,6 +145,7 @@ async fn context(database: &Path, limits: AxonLimits, tls: Option<TlsFiles>) -> 
         routes: routes(),
         limits,
         rates: Rates::new(UNHURRIED, UNHURRIED),
+        sessions: None,
         tls,
     }
 }

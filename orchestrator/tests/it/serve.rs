@@ -1,6 +1,7 @@
 //! `serve` and the operator API: the built binary, asked over HTTP.
 
 mod asking;
+mod sessions;
 mod validators;
 
 use std::fs;

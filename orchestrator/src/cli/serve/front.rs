@@ -10,20 +10,25 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::api::Health;
-use crate::axon::{self, AxonContext, AxonLimits, Rate, Rates, TlsFiles};
+use crate::axon::{
+    self, Admission as _, AxonContext, AxonLimits, Denied, Rate, Rates, Sessions, TlsFiles,
+};
 use crate::chain::{
     AccountId32, Announced, AnnouncementOptions, AxonAddress, ChainClient, ChainOptions, Network,
     Signature, Signer,
 };
 use crate::cli::app::App;
+use crate::cli::config::findings;
 use crate::cli::failure::Failure;
 use crate::cli::wallet;
-use crate::config::{self, Config, Source};
+use crate::config::{self, AuthMethod, Config, SECRET_HINT, Source};
 use crate::error_chain::causes;
 use crate::fleet::Fleet;
 use crate::hotkey::Hotkey;
 use crate::metagraph_cache::MetagraphCache;
 use crate::service::{Doorkeeper, Validators};
+use crate::store::{SessionFilter, Store};
+use crate::token::session::SessionKey;
 use crate::wallet::{Crypto, HotkeyPair, WalletPlace};
 
 /// From one reading of the metagraph to the next: stakes change by the hour, and public nodes want
@@ -51,10 +56,25 @@ pub struct Dials {
 }
 
 impl Dials {
-    /// Takes over who is let in, and how often.
-    pub fn set(&self, config: &Config) {
+    /// Takes over who is let in, and how often. Sessions of those who are not on the list any more
+    /// end: they are not taken up again by another list.
+    ///
+    /// # Errors
+    /// The database cannot be used.
+    pub async fn set(&self, app: &App<'_>, config: &Config) -> Result<(), Failure> {
         self.door.allow(allowed(config));
         self.rates.set(rate(config), rate(config));
+        let store = app.store().await?;
+        let live = SessionFilter { live: true, ..SessionFilter::default() };
+        for session in store.sessions(&live, u32::MAX).await? {
+            let known = Hotkey::parse(&session.validator);
+            if known.is_ok_and(|hotkey| self.door.admit(&hotkey) != Err(Denied::NotAllowed)) {
+                continue;
+            }
+            let one = SessionFilter { id: Some(session.id), ..live.clone() };
+            store.end_sessions(&app.actor, &one).await?;
+        }
+        Ok(())
     }
 }
 
@@ -103,6 +123,7 @@ impl Front {
         for (port, key) in ports {
             listeners.push(super::bind(config.server.host, port, key).await?);
         }
+        let sessions = sessions(app, &store, pair.hotkey())?;
         let context = AxonContext {
             pair: pair.clone(),
             store,
@@ -110,6 +131,7 @@ impl Front {
             routes: validators.routes(),
             limits: limits(config),
             rates: Rates::new(rate(config), rate(config)),
+            sessions,
             tls: tls(app),
         };
         let announcement = announcement(app, chain)?;
@@ -217,6 +239,19 @@ fn announcement(
         .map_err(|error| Failure::user("cannot announce the axon").because(error))?;
     let (netuid, allow_private) = (config.netuid, config.allow_private_ip);
     Ok(Some((chain, AnnouncementOptions { netuid, address, allow_private })))
+}
+
+/// The sessions of validators, if their tokens are taken; `findings` has refused a listener that
+/// others could read along with.
+fn sessions(app: &App<'_>, store: &Store, axon: Hotkey) -> Result<Option<Sessions>, Failure> {
+    let auth = &app.config.validator_comms.auth;
+    if auth.method != AuthMethod::Jwt {
+        return Ok(None);
+    }
+    let failed = || Failure::user("cannot use the secret of tokens").hint(SECRET_HINT);
+    let secret = findings::secret(&app.settings).map_err(|error| failed().because(error))?;
+    let key = SessionKey::derive(secret.ok_or_else(failed)?.expose());
+    Ok(Some(Sessions::new(key, store.clone(), axon, auth.token_expiration)))
 }
 
 /// How often one address, and one hotkey, may ask.
