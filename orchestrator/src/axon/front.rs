@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::CONTENT_LENGTH;
+use hyper::header::{ALLOW, CONTENT_LENGTH, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Method, Request};
+use hyper::{Method, Request, StatusCode};
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -60,6 +60,8 @@ impl Credential<'_> {
 
 /// What is known of a request so far.
 struct Progress {
+    /// The method that the path has, where it is another.
+    allowed: Option<Method>,
     scheme: Option<Scheme>,
     sender: Option<Hotkey>,
 }
@@ -86,7 +88,8 @@ impl Front {
     pub async fn answer(self: Arc<Self>, address: IpAddr, request: Request<Incoming>) -> Built {
         let began = Instant::now();
         let (head, body) = request.into_parts();
-        let mut progress = Progress { scheme: Claim::scheme(&head.headers), sender: None };
+        let scheme = Claim::scheme(&head.headers);
+        let mut progress = Progress { allowed: None, scheme, sender: None };
         if head.uri.path() == openapi::PATH {
             return self.describe(&head, address);
         }
@@ -109,7 +112,9 @@ impl Front {
             Ok((request, answer)) => answering.success(&request, &answer),
             Err(refusal) => {
                 tracing::debug!(%address, path, code = refusal.code, "refused");
-                answering.refusal(&refusal)
+                let mut response = answering.refusal(&refusal);
+                allow(&mut response, progress.allowed.as_ref());
+                response
             }
         }
     }
@@ -122,7 +127,11 @@ impl Front {
         };
         match allowed {
             Ok(()) => document_response(self.document.clone()),
-            Err(refusal) => refusal.as_problem(),
+            Err(refusal) => {
+                let mut response = refusal.as_problem();
+                allow(&mut response, Some(&Method::GET));
+                response
+            }
         }
     }
 
@@ -141,7 +150,10 @@ impl Front {
         self.within_rate(address)?;
         let route = match self.context.routes.find(&head.method, head.uri.path()) {
             Found::Route(route) => route,
-            Found::Method => return Err(Refusal::method()),
+            Found::Method(allowed) => {
+                progress.allowed = Some(allowed);
+                return Err(Refusal::method());
+            }
             Found::Nothing => return Err(Refusal::unknown()),
         };
         let credential = self.credential(head, progress.scheme, &route)?;
@@ -268,6 +280,14 @@ impl Front {
     /// Time for running requests to end.
     pub fn drain(&self) -> Duration {
         self.context.limits.drain_timeout
+    }
+}
+
+/// Names the method that a path has, where the request had another (RFC 9110).
+fn allow(response: &mut Built, method: Option<&Method>) {
+    let method = method.filter(|_| response.status() == StatusCode::METHOD_NOT_ALLOWED);
+    if let Some(value) = method.and_then(|method| HeaderValue::from_str(method.as_str()).ok()) {
+        response.headers_mut().insert(ALLOW, value);
     }
 }
 

@@ -68,6 +68,8 @@ fn operation(route: &Route, sessions: bool) -> Value {
     if sessions && route.path != OPEN_PATH {
         needed.push(json!({ "session": [] }));
     }
+    let must = route.doc.request.get("required").and_then(Value::as_array);
+    let needs_body = must.is_some_and(|must| !must.is_empty());
     let mut responses = Map::from_iter([
         ("200".to_owned(), response("Done", "application/json", &route.doc.answer)),
         ("401".to_owned(), unauthenticated()),
@@ -78,7 +80,7 @@ fn operation(route: &Route, sessions: bool) -> Value {
         "summary": route.doc.summary,
         "security": needed,
         "requestBody": {
-            "required": false,
+            "required": needs_body,
             "content": { "application/json": { "schema": route.doc.request } },
         },
         "responses": responses,

@@ -90,8 +90,8 @@ pub struct Routes(HashMap<String, Arc<Route>>);
 /// Where a path leads.
 pub enum Found {
     Route(Arc<Route>),
-    /// There is such a path with another method.
-    Method,
+    /// There is such a path, with this method.
+    Method(Method),
     Nothing,
 }
 
@@ -122,6 +122,6 @@ impl Routes {
     pub(super) fn find(&self, method: &Method, path: &str) -> Found {
         let Some(route) = self.0.get(path) else { return Found::Nothing };
         let wanted = if path == route.path { &route.method } else { &Method::POST };
-        if method == wanted { Found::Route(route.clone()) } else { Found::Method }
+        if method == wanted { Found::Route(route.clone()) } else { Found::Method(wanted.clone()) }
     }
 }

@@ -1,5 +1,7 @@
 //! Parts of JSON schemas, for what a route takes and answers.
 
+use std::ops::RangeInclusive;
+
 use serde_json::{Map, Value, json};
 
 /// A text.
@@ -18,6 +20,19 @@ pub fn word(words: &[&str], what: &str) -> Value {
 #[must_use]
 pub fn number(what: &str) -> Value {
     json!({ "type": "integer", "description": what })
+}
+
+/// A whole number within bounds.
+#[must_use]
+pub fn between(bounds: &RangeInclusive<u64>, what: &str) -> Value {
+    let (low, high) = (bounds.start(), bounds.end());
+    json!({ "type": "integer", "minimum": low, "maximum": high, "description": what })
+}
+
+/// A text of a form, which is a regular expression.
+#[must_use]
+pub fn form(pattern: &str, what: &str) -> Value {
+    json!({ "type": "string", "pattern": pattern, "description": what })
 }
 
 /// Yes or no.

@@ -84,8 +84,9 @@ impl Sessions {
     pub(super) fn routes(&self) -> [Route; 2] {
         let (open, close) = (self.clone(), self.clone());
         let id = || schema::text("the session's id");
-        let (longest, most) = (self.0.lifetime.as_secs(), "how long it shall hold, in seconds");
-        let duration = format!("{most}: {SHORTEST_SECS} to {longest}, which is usual");
+        let lifetimes = SHORTEST_SECS..=self.0.lifetime.as_secs();
+        let duration = "how long it shall hold, in seconds; as long as it may if absent";
+        let duration = schema::nullable(schema::between(&lifetimes, duration));
         [
             Route {
                 synapse: "OpenSession",
@@ -94,10 +95,7 @@ impl Sessions {
                 path: OPEN_PATH,
                 doc: RouteDoc {
                     summary: "Opens a session; its token stands in for a signature until it ends",
-                    request: schema::request(
-                        &[],
-                        &[("duration_secs", schema::nullable(schema::number(&duration)))],
-                    ),
+                    request: schema::request(&[], &[("duration_secs", duration)]),
                     answer: schema::answer(&[
                         ("token", schema::text("send it as `Authorization: Bearer TOKEN`")),
                         ("session", id()),

@@ -25,6 +25,9 @@ use crate::ids::HostName;
 use crate::reason::Reason;
 use crate::store::{GrantRow, HostRecord, Store};
 
+/// How long a grant may be asked for, in seconds; the operator's limit is what counts.
+const DURATIONS: RangeInclusive<u64> = 0..=4_294_967_295;
+
 /// What the handlers share.
 #[derive(Clone)]
 pub struct Validators(Arc<Shared>);
@@ -159,13 +162,8 @@ impl Validators {
         let public_key = PublicKey::parse(public_key)
             .map_err(|error| Refusal::bad_request(format!("`public_key`: {error}")))?;
         let session = &self.0.session;
-        let duration = match call.body.get("duration_secs") {
-            None | Some(Value::Null) => session.default_session_duration,
-            Some(value) => value
-                .as_u64()
-                .map(Duration::from_secs)
-                .ok_or_else(|| Refusal::bad_request("`duration_secs` is a whole number"))?,
-        };
+        let duration = whole(call, "duration_secs", &DURATIONS)?
+            .map_or(session.default_session_duration, Duration::from_secs);
         let mut hosts = self.assigned(call).await?;
         if let Some(name) = text(call, "host")? {
             hosts.retain(|known, _| known.as_str() == name);
@@ -280,7 +278,7 @@ fn text<'c>(call: &'c Call, name: &str) -> Result<Option<&'c str>, Refusal> {
 }
 
 /// A field that is a whole number within bounds, or absent.
-fn whole(call: &Call, name: &str, bounds: RangeInclusive<u64>) -> Result<Option<u64>, Refusal> {
+fn whole(call: &Call, name: &str, bounds: &RangeInclusive<u64>) -> Result<Option<u64>, Refusal> {
     let wrong = || {
         let (low, high) = (bounds.start(), bounds.end());
         Refusal::bad_request(format!("`{name}` is a whole number, {low} to {high}"))
@@ -288,8 +286,10 @@ fn whole(call: &Call, name: &str, bounds: RangeInclusive<u64>) -> Result<Option<
     match call.body.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(value) => {
-            let number = value.as_u64().filter(|number| bounds.contains(number));
-            number.map(Some).ok_or_else(wrong)
+            // JSON has one kind of number: 8.0 is whole, too.
+            let float = value.as_f64().filter(|float| float.fract() == 0.0 && *float < 1e15);
+            let number = value.as_u64().or(float.filter(|float| *float >= 0.0).map(|f| f as u64));
+            number.filter(|number| bounds.contains(number)).map(Some).ok_or_else(wrong)
         }
     }
 }

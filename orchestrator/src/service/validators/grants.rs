@@ -1,17 +1,19 @@
 //! `ListSshGrants`, and what the routes of grants take and answer.
 
+use std::ops::RangeInclusive;
+
 use serde_json::{Map, Value, json};
 
-use super::{Validators, failed, whole};
+use super::{DURATIONS, Validators, failed, whole};
 use crate::axon::{Answer, Call, Refusal, RouteDoc, schema};
 use crate::store::GrantFilter;
 
 /// Grants of one answer, unless asked for fewer or more.
 const USUAL: u64 = 100;
-/// Grants of one answer at most.
-const MOST: u64 = 1000;
-/// A list is not read further by counting than this.
-const FURTHEST: u64 = 1_000_000;
+/// How many it may be asked for.
+const LIMITS: RangeInclusive<u64> = 1..=1000;
+/// How many may be skipped: a list is not read further by counting.
+const CURSORS: RangeInclusive<u64> = 0..=1_000_000;
 
 /// The caller's own grants, newest first.
 pub(super) async fn list(this: &Validators, call: &Call) -> Answer {
@@ -20,8 +22,8 @@ pub(super) async fn list(this: &Validators, call: &Call) -> Answer {
         Some(Value::Bool(all)) => *all,
         Some(_) => return Err(Refusal::bad_request("`all` is true or false")),
     };
-    let limit = whole(call, "limit", 1..=MOST)?.unwrap_or(USUAL);
-    let offset = whole(call, "cursor", 0..=FURTHEST)?.unwrap_or(0);
+    let limit = whole(call, "limit", &LIMITS)?.unwrap_or(USUAL);
+    let offset = whole(call, "cursor", &CURSORS)?.unwrap_or(0);
     let filter = GrantFilter { host: None, validator: Some(call.hotkey.to_string()), open: !all };
     // Both are bounded above.
     let (rows, skipped) = (u32::try_from(limit + 1), u32::try_from(offset));
@@ -69,8 +71,8 @@ pub(super) fn list_doc() -> RouteDoc {
     ]);
     let may = [
         ("all", schema::nullable(schema::flag("those that are gone, too"))),
-        ("limit", schema::nullable(schema::number("1 to 1000; 100 if absent"))),
-        ("cursor", schema::nullable(schema::number("`next` of the page before"))),
+        ("limit", schema::nullable(schema::between(&LIMITS, "100 if absent"))),
+        ("cursor", schema::nullable(schema::between(&CURSORS, "`next` of the page before"))),
     ];
     RouteDoc {
         summary: "The caller's own SSH grants, newest first",
@@ -87,7 +89,7 @@ pub(super) fn request_doc() -> RouteDoc {
     let must = [("public_key", schema::text("one line of an OpenSSH public key"))];
     let may = [
         ("host", schema::nullable(schema::text("the host; without it all that are assigned"))),
-        ("duration_secs", schema::nullable(schema::number("how long it shall hold"))),
+        ("duration_secs", schema::nullable(schema::between(&DURATIONS, "how long it shall hold"))),
     ];
     // What a row has depends on `ok`.
     let grant = schema::request(

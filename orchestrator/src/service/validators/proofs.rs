@@ -1,5 +1,7 @@
 //! `FetchProofs`: the signed proofs of a host, for validators that check them themselves.
 
+use std::ops::RangeInclusive;
+
 use serde_json::{Map, Value, json};
 
 use super::{Validators, failed, no_host, text, whole};
@@ -8,8 +10,10 @@ use crate::store::{SignedProofFilter, SignedProofRow};
 
 /// Proofs of one answer, unless asked for fewer or more.
 const USUAL: u32 = 10;
-/// Proofs of one answer at most.
-const MOST: u32 = 100;
+/// How many it may be asked for.
+const LIMITS: RangeInclusive<u64> = 1..=100;
+/// A cursor of ours.
+const CURSOR: &str = "^[0-9]{1,18}\\.[0-9a-f]{1,64}$";
 
 /// Bytes of documents in one answer, of which the first may be more: a quick proof has a few hundred
 /// KB, and an answer is in memory as a whole, some three times over.
@@ -24,7 +28,7 @@ pub(super) const AT_ONCE: usize = 2;
 /// The proofs of one host, newest first.
 pub(super) async fn fetch(this: &Validators, call: &Call) -> Answer {
     let name = text(call, "host")?.ok_or_else(|| Refusal::bad_request("`host` is missing"))?;
-    let limit = whole(call, "limit", 1..=u64::from(MOST))?;
+    let limit = whole(call, "limit", &LIMITS)?;
     let limit = limit.and_then(|limit| u32::try_from(limit).ok()).unwrap_or(USUAL);
     let before = text(call, "cursor")?.map(position).transpose()?;
     let gpu = text(call, "gpu")?.map(str::to_owned);
@@ -93,8 +97,8 @@ pub(super) fn doc() -> RouteDoc {
     ]);
     let may = [
         ("gpu", optional(schema::text("of this GPU alone, by its UUID"))),
-        ("limit", optional(schema::number("1 to 100; 10 if absent"))),
-        ("cursor", optional(schema::text("`next` of the page before"))),
+        ("limit", optional(schema::between(&LIMITS, "10 if absent"))),
+        ("cursor", optional(schema::form(CURSOR, "`next` of the page before"))),
     ];
     RouteDoc {
         summary: "Signed proofs of a host, newest first",
@@ -112,8 +116,12 @@ fn cursor(row: &SignedProofRow) -> String {
 }
 
 fn position(text: &str) -> Result<(i64, String), Refusal> {
+    let digits = |text: &str, most: usize, hex: bool| {
+        let one = |b: u8| b.is_ascii_digit() || (hex && matches!(b, b'a'..=b'f'));
+        (1..=most).contains(&text.len()) && text.bytes().all(one)
+    };
     let parts = text.split_once('.').and_then(|(at, id)| {
-        let plain = !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_hexdigit());
+        let plain = digits(at, 18, false) && digits(id, 64, true);
         plain.then_some((at.parse().ok()?, id.to_owned()))
     });
     parts.ok_or_else(|| Refusal::bad_request("`cursor` is none of ours"))

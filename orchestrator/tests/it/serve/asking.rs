@@ -90,7 +90,7 @@ async fn hosts_show_claim_facts_and_proofs_and_the_proofs_can_be_fetched() {
     let proofs = shown["proofs"].as_array().unwrap();
     let of = |gpu: &str| proofs.iter().find(|proof| proof["gpu"] == gpu).unwrap();
     let proven = of(H100);
-    assert!(proven["accepted_ms"].as_i64() < proven["tried_ms"].as_i64(), "{proven}");
+    assert!(proven["accepted_ms"].as_i64() <= proven["tried_ms"].as_i64(), "{proven}");
     assert_eq!(
         (&proven["accepted_mode"], &proven["tried_mode"], &proven["outcome"]),
         (&json!("deep"), &json!("quick"), &json!("rejected"))

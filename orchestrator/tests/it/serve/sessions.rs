@@ -14,20 +14,20 @@ use super::validators::{axon, call, configure, miner, pair, signature};
 use super::{Answer, Service, ask, ask_with, conforms, until};
 use crate::cli::operator::{Operator, eventually};
 
-const SECRET: &str = "b1c0e47fa92d5583641e0a7cc8d3f29b5e76014d";
+pub const SECRET: &str = "b1c0e47fa92d5583641e0a7cc8d3f29b5e76014d";
 
 /// What the configuration has beside the list of validators.
 const JWT: &str = "[validator_comms.auth]\nmethod = \"jwt\"\n\
     [validator_comms.rate_limit]\nenabled = false\n";
 
-fn operator(allowed: &[&HotkeyPair]) -> Operator {
+pub fn operator(allowed: &[&HotkeyPair]) -> Operator {
     let operator = miner(allowed, JWT);
     with_secret(&operator);
     operator
 }
 
 /// The secret comes by a file that is named in the environment's stead: [security] is taken.
-fn with_secret(operator: &Operator) {
+pub fn with_secret(operator: &Operator) {
     let path = operator.write("secret", SECRET);
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
     let text = fs::read_to_string(operator.file("orchestrator.toml")).unwrap();
@@ -42,7 +42,7 @@ async fn bearer(service: &Service, token: &str, path: &str, body: Value) -> Answ
 }
 
 /// Opens a session and returns its token and its id.
-async fn open(service: &Service, who: &HotkeyPair) -> (String, String) {
+pub async fn open(service: &Service, who: &HotkeyPair) -> (String, String) {
     let opened = until("a session is opened", async || {
         let answer = call(service, who, "/v1/session", json!({})).await;
         assert!(matches!(answer.status, 200 | 401), "{answer:?}");
