@@ -1,5 +1,6 @@
 //! `serve` and the operator API: the built binary, asked over HTTP.
 
+mod announcing;
 mod asking;
 mod schemathesis;
 mod sessions;

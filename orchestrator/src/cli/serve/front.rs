@@ -14,10 +14,10 @@ use crate::axon::{
     self, Admission as _, AxonContext, AxonLimits, Denied, Rate, Rates, Sessions, TlsFiles,
 };
 use crate::chain::{
-    AccountId32, Announced, AnnouncementOptions, AxonAddress, ChainClient, ChainOptions, Network,
-    Signature, Signer,
+    Announced, AnnouncementOptions, AxonAddress, ChainClient, ChainOptions, Network,
 };
 use crate::cli::app::App;
+use crate::cli::chain::{self, ChainKey};
 use crate::cli::config::findings;
 use crate::cli::failure::Failure;
 use crate::cli::wallet;
@@ -29,14 +29,18 @@ use crate::metagraph_cache::MetagraphCache;
 use crate::service::{Doorkeeper, Validators};
 use crate::store::{SessionFilter, Store};
 use crate::token::session::SessionKey;
-use crate::wallet::{Crypto, HotkeyPair, WalletPlace};
+use crate::wallet::{HotkeyPair, WalletPlace};
 
 /// From one reading of the metagraph to the next: stakes change by the hour, and public nodes want
 /// to be asked rarely.
 const METAGRAPH_INTERVAL: Duration = Duration::from_secs(600);
 
-/// From a failed announcement to the next attempt: the chain takes one every ten minutes or so.
-const ANNOUNCE_AGAIN: Duration = Duration::from_secs(600);
+/// From a failed announcement to the next attempt: what passes soon is tried again soon, twice as late
+/// each time.
+const ANNOUNCE_AGAIN: Duration = Duration::from_secs(5);
+
+/// No later than this: the chain takes one every ten minutes or so.
+const ANNOUNCE_AT_LEAST: Duration = Duration::from_secs(600);
 
 /// Everything that the service for validators is made of.
 pub struct Front {
@@ -88,7 +92,7 @@ impl Front {
         let Some(pair) = pair(app)? else { return Ok(None) };
         let config = &app.config;
         let store = app.store().await?.clone();
-        let chain = chain(app)?;
+        let chain = client(app)?;
         let metagraph = match &chain {
             Some(chain) => {
                 let netuid = config.bittensor.netuid;
@@ -134,7 +138,8 @@ impl Front {
             sessions,
             tls: tls(app),
         };
-        let announcement = announcement(app, chain)?;
+        let port = listeners.first().map_or(config.bittensor.axon_port, |(_, at)| at.port());
+        let announcement = announcement(app, chain, port)?;
         Ok(Some(Self { listeners, context, validators, metagraph, announcement, door }))
     }
 
@@ -210,7 +215,7 @@ fn pair(app: &App<'_>) -> Result<Option<Arc<HotkeyPair>>, Failure> {
     wallet::unlock(app, &place).map(|pair| Some(Arc::new(pair)))
 }
 
-fn chain(app: &App<'_>) -> Result<Option<ChainClient>, Failure> {
+fn client(app: &App<'_>) -> Result<Option<ChainClient>, Failure> {
     let config = &app.config.bittensor;
     if config.skip_registration {
         return Ok(None);
@@ -228,6 +233,7 @@ fn chain(app: &App<'_>) -> Result<Option<ChainClient>, Failure> {
 fn announcement(
     app: &App<'_>,
     chain: Option<ChainClient>,
+    port: u16,
 ) -> Result<Option<(ChainClient, AnnouncementOptions)>, Failure> {
     let config = &app.config.bittensor;
     let Some(chain) = chain else { return Ok(None) };
@@ -235,7 +241,7 @@ fn announcement(
         app.report.note("the chain is told no address: `external_ip` of [bittensor] is not set");
         return Ok(None);
     };
-    let address = AxonAddress::new(ip, config.axon_port)
+    let address = AxonAddress::new(ip, port)
         .map_err(|error| Failure::user("cannot announce the axon").because(error))?;
     let (netuid, allow_private) = (config.netuid, config.allow_private_ip);
     Ok(Some((chain, AnnouncementOptions { netuid, address, allow_private })))
@@ -309,16 +315,17 @@ async fn follow_chain(app: &App<'_>, metagraph: &MetagraphCache, health: &watch:
 /// Announces the axon, once, after as many attempts as it takes.
 async fn announce(
     app: &App<'_>,
-    chain: &ChainClient,
+    client: &ChainClient,
     options: &AnnouncementOptions,
     key: &ChainKey,
     health: &watch::Sender<Health>,
 ) {
     const NAME: &str = "announcement";
+    let mut pause = ANNOUNCE_AGAIN;
     loop {
         // Cancel safety: an announcement that was sent is found on the chain the next time.
         let done = tokio::select! {
-            done = chain.announce(key, options) => done,
+            done = chain::announce(app, client, key, options) => done,
             () = app.cancel.cancelled() => return,
         };
         match done {
@@ -338,26 +345,10 @@ async fn announce(
                 health.send_modify(|health| health.set(NAME, false, why));
             }
         }
-        super::rest(app, ANNOUNCE_AGAIN).await;
+        super::rest(app, pause).await;
+        pause = (pause * 2).min(ANNOUNCE_AT_LEAST);
         if app.cancel.is_cancelled() {
             return;
-        }
-    }
-}
-
-/// The hotkey as the chain's client wants it.
-struct ChainKey(Arc<HotkeyPair>);
-
-impl Signer for ChainKey {
-    fn hotkey(&self) -> AccountId32 {
-        AccountId32::from(*self.0.hotkey().public_key())
-    }
-
-    fn sign(&self, payload: &[u8]) -> Signature {
-        let signature = self.0.sign(payload);
-        match self.0.crypto() {
-            Crypto::Sr25519 => Signature::Sr25519(signature),
-            Crypto::Ed25519 => Signature::Ed25519(signature),
         }
     }
 }
