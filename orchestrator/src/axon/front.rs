@@ -291,10 +291,14 @@ fn allow(response: &mut Built, method: Option<&Method>) {
     }
 }
 
+fn malformed() -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, "malformed_body", "the body is no JSON object")
+}
+
 /// The body as fields; none at all is an empty object.
 fn fields(body: &[u8]) -> Result<Map<String, Value>, Refusal> {
     if body.is_empty() {
         return Ok(Map::new());
     }
-    serde_json::from_slice(body).map_err(|_| Refusal::bad_request("the body is no JSON object"))
+    serde_json::from_slice(body).map_err(|_| malformed())
 }

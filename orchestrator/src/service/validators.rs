@@ -159,8 +159,10 @@ impl Validators {
     async fn request(&self, call: &Call) -> Answer {
         let public_key = text(call, "public_key")?
             .ok_or_else(|| Refusal::bad_request("`public_key` is missing"))?;
-        let public_key = PublicKey::parse(public_key)
-            .map_err(|error| Refusal::bad_request(format!("`public_key`: {error}")))?;
+        let public_key = PublicKey::parse(public_key).map_err(|error| {
+            let detail = format!("`public_key`: {error}");
+            Refusal::new(StatusCode::BAD_REQUEST, "invalid_public_key", detail)
+        })?;
         let session = &self.0.session;
         let duration = whole(call, "duration_secs", &DURATIONS)?
             .map_or(session.default_session_duration, Duration::from_secs);

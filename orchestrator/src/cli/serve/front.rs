@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -24,6 +24,7 @@ use crate::cli::wallet;
 use crate::config::{self, AuthMethod, Config, SECRET_HINT, Source};
 use crate::error_chain::causes;
 use crate::fleet::Fleet;
+use crate::fleet::sweep::{deliver, queue_notice};
 use crate::hotkey::Hotkey;
 use crate::metagraph_cache::MetagraphCache;
 use crate::service::{Doorkeeper, Validators};
@@ -34,6 +35,9 @@ use crate::wallet::{HotkeyPair, WalletPlace};
 /// From one reading of the metagraph to the next: stakes change by the hour, and public nodes want
 /// to be asked rarely.
 const METAGRAPH_INTERVAL: Duration = Duration::from_secs(600);
+
+/// A chain that was not read for this long is told of: six readings that failed.
+const OUTAGE: Duration = Duration::from_secs(3600);
 
 /// From a failed announcement to the next attempt: what passes soon is tried again soon, twice as late
 /// each time.
@@ -180,7 +184,8 @@ impl Front {
         let chain = async {
             if let Some(metagraph) = &self.metagraph {
                 let reading = metagraph.run(METAGRAPH_INTERVAL, app.cancel.clone());
-                tokio::join!(reading, follow_chain(app, metagraph, health));
+                let alerting = tell_of_outage(app, metagraph);
+                tokio::join!(reading, follow_chain(app, metagraph, health), alerting);
             }
         };
         let announcing = async {
@@ -310,6 +315,51 @@ async fn follow_chain(app: &App<'_>, metagraph: &MetagraphCache, health: &watch:
             () = app.cancel.cancelled() => return,
         }
     }
+}
+
+/// Alerts when the chain could not be read for long, and when it is read again: once each.
+async fn tell_of_outage(app: &App<'_>, metagraph: &MetagraphCache) {
+    let began = Instant::now();
+    let mut told = false;
+    while !app.cancel.is_cancelled() {
+        // A miner that never read it has waited since the start.
+        let age = metagraph.age().unwrap_or_else(|| began.elapsed());
+        let stale = age > OUTAGE;
+        let done = tell_if(app, (stale != told).then(|| outage_words(stale, age)));
+        match done.await {
+            Ok(()) => told = stale,
+            Err(failure) => tracing::error!(what = failure.what, "nobody is told of the chain"),
+        }
+        super::rest(app, super::LOOK).await;
+    }
+}
+
+fn outage_words(stale: bool, age: Duration) -> String {
+    if !stale {
+        return "the chain is read again".to_owned();
+    }
+    let minutes = age.as_secs() / 60;
+    format!(
+        "the chain was not read for {minutes} min: validators are judged by what was known then, and \
+         after a day nobody is let in"
+    )
+}
+
+/// Queues a notice, if there is one, and delivers what is due: sweeps do that, too, where there are
+/// hosts.
+async fn tell_if(app: &App<'_>, notice: Option<String>) -> Result<(), Failure> {
+    let store = app.store().await?;
+    if notice.is_none() && store.waiting_alerts().await? == 0 {
+        return Ok(());
+    }
+    let channels = crate::cli::sweep::channels(app)?;
+    if let Some(notice) = notice {
+        tracing::warn!(notice, "the chain");
+        queue_notice(store, &app.actor, &notice, &channels).await?;
+    }
+    // One that cannot be delivered waits, and is tried again.
+    deliver(store, &app.actor, &channels, &app.config.alerts).await?;
+    Ok(())
 }
 
 /// Announces the axon, once, after as many attempts as it takes.

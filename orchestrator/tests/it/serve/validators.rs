@@ -170,6 +170,14 @@ async fn a_validator_gets_a_grant_logs_in_and_is_put_out() {
     ] {
         call(&service, &validator, "/v1/ssh-grants", body).await.expect(code);
     }
+    let options = json!({ "public_key": format!("command=\"id\" {public}") });
+    let refused = call(&service, &validator, "/v1/ssh-grants", options).await.expect(400);
+    assert_eq!(refused.json()["code"], "invalid_public_key");
+    // Signed well, and no JSON object.
+    let signed = signature(&validator, "/v1/hosts", "[1]");
+    let signed: Vec<_> = signed.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let refused = ask_with(axon(&service), "POST", "/v1/hosts", &signed, "[1]").await.expect(400);
+    assert_eq!(refused.json()["code"], "malformed_body");
     assert_eq!(fs::read(&keys_file).unwrap(), before);
     let body = json!({ "public_key": public, "host": "gpu-01", "duration_secs": 600 });
     let granted = until("the fleet is ready and grants", async || {
