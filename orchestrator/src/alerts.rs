@@ -40,6 +40,9 @@ pub struct Alert {
     pub changes: Vec<AlertChange>,
     /// Whether somebody only tries whether alerts arrive.
     pub test: bool,
+    /// What happened that is no change of a host, in one sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice: Option<String>,
 }
 
 /// One host whose state changed.
@@ -68,6 +71,9 @@ impl Alert {
         if self.test {
             return format!("a test alert of {}", printable(&self.from));
         }
+        if let Some(notice) = &self.notice {
+            return printable(notice);
+        }
         let named: Vec<String> = self
             .changes
             .iter()
@@ -91,6 +97,9 @@ impl Alert {
     pub fn lines(&self) -> Vec<String> {
         if self.test {
             return vec!["Nothing happened: somebody tried whether alerts arrive.".to_owned()];
+        }
+        if self.notice.is_some() {
+            return vec![format!("Told by {}.", printable(&self.from))];
         }
         let mut lines: Vec<String> = self
             .changes

@@ -19,12 +19,13 @@ mod problem;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use axum::routing::{MethodRouter, get};
+use axum::{Json, Router};
+use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -144,9 +145,24 @@ pub fn metrics_router(state: ApiState, path: &str) -> Router {
         .with_state(state)
 }
 
-async fn openapi() -> Response {
-    let document = OPENAPI.replace("\"0.0.0\"", concat!("\"", env!("CARGO_PKG_VERSION"), "\""));
-    ([(header::CONTENT_TYPE, "application/json")], document).into_response()
+/// `GET /api/v1/openapi.json`, as it holds for this listener.
+async fn openapi(State(state): State<ApiState>) -> Result<Json<Value>, Problem> {
+    let document = serde_json::from_str(OPENAPI);
+    let mut document: Value = document.map_err(|error| {
+        tracing::error!(%error, "the OpenAPI document is no JSON");
+        Problem::new(ProblemCode::Internal, "the log says more under this request's id")
+    })?;
+    if let Some(version) = document.pointer_mut("/info/version") {
+        *version = Value::from(env!("CARGO_PKG_VERSION"));
+    }
+    if let Some(document) = document.as_object_mut() {
+        // The address is where the document came from, which is the listener that it describes.
+        document.remove("servers");
+        if !state.0.access.require_token {
+            document.remove("security");
+        }
+    }
+    Ok(Json(document))
 }
 
 /// Gives the request its id, counts and logs it, and puts on what every answer has.

@@ -12,9 +12,12 @@ pub mod auth;
 mod front;
 mod limits;
 mod listener;
+mod openapi;
 mod ping;
 pub mod replay;
 mod routes;
+pub mod schema;
+mod sessions;
 mod tls;
 
 use std::net::IpAddr;
@@ -26,9 +29,11 @@ use crate::store::Store;
 use crate::wallet::HotkeyPair;
 
 pub use answer::Refusal;
-pub use limits::Rate;
+pub use limits::{Rate, Rates};
 pub use listener::{ServeError, serve};
-pub use routes::{Answer, Call, Handler, Route, Routes, handler};
+pub use openapi::PATH as OPENAPI_PATH;
+pub use routes::{Answer, Call, Handler, Route, RouteDoc, Routes, handler};
+pub use sessions::Sessions;
 pub use tls::{TlsError, TlsFiles};
 
 /// Whether a sender, whose signature was checked, may call at all.
@@ -88,6 +93,10 @@ pub struct AxonContext {
     pub routes: Routes,
     /// How much of it.
     pub limits: AxonLimits,
+    /// How often: shared by listeners, and changed while they run.
+    pub rates: Rates,
+    /// Sessions, where tokens may stand in for signatures.
+    pub sessions: Option<Sessions>,
     /// TLS, and whose client certificates count. Plain HTTP without, as `Dendrite` speaks.
     pub tls: Option<TlsFiles>,
 }
@@ -118,10 +127,6 @@ pub struct AxonLimits {
     pub handshake_timeout: Duration,
     /// For running requests to end when the axon stops.
     pub drain_timeout: Duration,
-    /// Requests from one address, before anything is checked.
-    pub per_address: Rate,
-    /// Requests of one hotkey, after its signature was checked.
-    pub per_hotkey: Rate,
 }
 
 impl Default for AxonLimits {
@@ -138,8 +143,6 @@ impl Default for AxonLimits {
             request_timeout: Duration::from_secs(30),
             handshake_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(10),
-            per_address: Rate { per_second: 50, burst: 200 },
-            per_hotkey: Rate { per_second: 20, burst: 100 },
         }
     }
 }

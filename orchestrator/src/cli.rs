@@ -27,6 +27,7 @@ mod report;
 mod rm;
 mod run;
 mod serve;
+mod sessions;
 mod settings;
 mod stop;
 mod sweep;
@@ -102,6 +103,7 @@ enum Verb {
     Inspect(inspect::Args),
     Serve(serve::Args),
     Grants(grants::Args),
+    Sessions(sessions::Args),
     Wallet(wallet::Args),
     Chain(chain::Args),
     Audit(audit::Args),
@@ -186,6 +188,7 @@ async fn dispatch(app: &App<'_>, verb: Verb) -> Result<Exit, Failure> {
         Verb::Serve(args) => serve::run(app, args).await,
         Verb::Token(args) => token::run(app, &args),
         Verb::Grants(args) => grants::run(app, args).await,
+        Verb::Sessions(args) => sessions::run(app, args).await,
         Verb::Audit(args) => audit::run(app, args).await,
         Verb::Config(args) => config::run(app, args),
         Verb::Calibrate(args) => calibrate::run(app, args).await,

@@ -29,9 +29,10 @@ pub use executors::Executor;
 pub use keys::Variables;
 pub use secret::{HINT as SECRET_HINT, Secret, SecretError, SecretSource, WeakSecret};
 pub use sections::{
-    BittensorConfig, DatabaseConfig, ExecutorManagement, LogFormat, LogLevel, LoggingConfig,
-    MetricsConfig, Network, OperatorApiConfig, PrometheusConfig, RateLimit, SecurityConfig,
-    ServerConfig, SshConfig, SshSessionConfig, Strategy, ValidatorAssignment, ValidatorComms,
+    AuthMethod, BittensorConfig, DatabaseConfig, ExecutorManagement, LogFormat, LogLevel,
+    LoggingConfig, MetricsConfig, Network, OperatorApiConfig, PrometheusConfig, RateLimit,
+    SecurityConfig, ServerConfig, SshConfig, SshSessionConfig, Strategy, ValidatorAssignment,
+    ValidatorAuth, ValidatorComms,
 };
 pub use sweep::SweepConfig;
 

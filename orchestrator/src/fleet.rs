@@ -20,7 +20,7 @@ mod trust;
 pub mod verify;
 
 pub use calibrate::{CalibrateError, Calibration, MeasuredPhase, calibrate};
-pub use claim::{driver_version, gpu_summary};
+pub use claim::{driver_version, gpu_summary, models_of};
 pub use deploy::{DeployOptions, deploy};
 pub use link::Fleet;
 pub use outcome::{Change, FleetEvent, HostOutcome, Step};

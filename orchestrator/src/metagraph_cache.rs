@@ -76,6 +76,9 @@ impl MetagraphCache {
                 None
             }
         });
+        if let Some(kept) = &kept {
+            crate::metrics::METAGRAPH_READ.set(kept.taken_ms);
+        }
         let status = CacheStatus {
             taken_ms: kept.as_ref().map(|kept| kept.taken_ms),
             block: kept.as_ref().map(|kept| kept.block),
@@ -143,6 +146,7 @@ impl MetagraphCache {
         let refreshed = self.read_and_keep().await;
         self.inner.status.send_modify(|status| match &refreshed {
             Ok(metagraph) => {
+                crate::metrics::METAGRAPH_READ.set(metagraph.taken_ms);
                 *status = CacheStatus {
                     taken_ms: Some(metagraph.taken_ms),
                     block: Some(metagraph.block),

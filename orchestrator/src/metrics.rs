@@ -1,6 +1,26 @@
-//! Counters of this process, each defined here once. Who serves them reads [`all`].
+//! Counters of this process, each defined here once. Who serves them reads [`all`]; and one time.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+/// When something last happened.
+#[derive(Debug)]
+pub struct Moment(AtomicI64);
+
+/// When the metagraph that is served was read from the chain.
+pub static METAGRAPH_READ: Moment = Moment(AtomicI64::new(i64::MIN));
+
+impl Moment {
+    /// It happened at this time, milliseconds since the Unix epoch.
+    pub fn set(&self, at_ms: i64) {
+        self.0.store(at_ms, Ordering::Relaxed);
+    }
+
+    /// When it happened last, if it ever did.
+    #[must_use]
+    pub fn value(&self) -> Option<i64> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|at_ms| *at_ms != i64::MIN)
+    }
+}
 
 /// A number that only grows.
 #[derive(Debug, Default)]

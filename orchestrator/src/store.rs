@@ -17,7 +17,9 @@ mod leases;
 mod ledger;
 mod listings;
 mod metagraphs;
+mod proofs;
 mod serve_lease;
+mod sessions;
 mod sweeps;
 
 use std::path::{Path, PathBuf};
@@ -43,7 +45,9 @@ pub use leases::{GpuRequest, HeldGpu, Lease, LeaseError, LeaseKind, NewLease};
 pub use ledger::{Duplicate, SeenBy, Sighting};
 pub use listings::{Counts, ProofRow};
 pub use metagraphs::MetagraphRow;
+pub use proofs::{GpuProof, SignedProofFilter, SignedProofRow};
 pub use serve_lease::{SERVE_LEASE_MS, ServeLease};
+pub use sessions::{NewSession, SessionFilter, SessionRow};
 pub use sweeps::{
     AlertRow, FindingRow, HostChange, HostKnowledge, HostSweep, LockHolder, ProbeRow, SweepCounts,
     SweepLock, SweepRow, trouble_of,

@@ -1,9 +1,13 @@
-//! Tokens of the operator API: JWT (RFC 7519) signed with HMAC-SHA-256, made and checked here
-//! alone. The header is a constant, so there is no algorithm to choose for whoever presents one.
+//! Tokens: JWT (RFC 7519) signed with HMAC-SHA-256, made and checked here alone. The header is a
+//! constant, so there is no algorithm to choose for whoever presents one. Here are those of the operator
+//! API; those of validators' sessions are in [`session`], under a key and an audience of their own.
+
+pub mod session;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::hmac;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
@@ -44,11 +48,7 @@ pub fn issue(secret: &[u8], subject: &str, now_secs: i64, lifetime_secs: i64) ->
         iat: now_secs,
         exp: now_secs.saturating_add(lifetime_secs),
     };
-    // A struct of strings and numbers always has a JSON form.
-    let body = serde_json::to_string(&claims).unwrap_or_default();
-    let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(HEADER), URL_SAFE_NO_PAD.encode(body));
-    let tag = hmac::sign(&key(secret), signed.as_bytes());
-    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(tag))
+    seal(&key(secret), &claims)
 }
 
 /// Checks a token, in constant time as far as the secret goes.
@@ -56,6 +56,23 @@ pub fn issue(secret: &[u8], subject: &str, now_secs: i64, lifetime_secs: i64) ->
 /// # Errors
 /// [`InvalidToken`].
 pub fn check(secret: &[u8], token: &str, now_secs: i64) -> Result<Claims, InvalidToken> {
+    let claims: Claims = unseal(&key(secret), token)?;
+    if claims.aud != AUDIENCE {
+        return Err(InvalidToken::Invalid);
+    }
+    if claims.exp <= now_secs { Err(InvalidToken::Expired) } else { Ok(claims) }
+}
+
+/// Signs claims. A struct of strings and numbers always has a JSON form.
+fn seal(key: &hmac::Key, claims: &impl Serialize) -> String {
+    let body = serde_json::to_string(claims).unwrap_or_default();
+    let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(HEADER), URL_SAFE_NO_PAD.encode(body));
+    let tag = hmac::sign(key, signed.as_bytes());
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(tag))
+}
+
+/// The claims of a token that was signed with this key; times and audience are not looked at.
+fn unseal<C: DeserializeOwned>(key: &hmac::Key, token: &str) -> Result<C, InvalidToken> {
     if token.len() > MAX_BYTES {
         return Err(InvalidToken::Invalid);
     }
@@ -64,19 +81,14 @@ pub fn check(secret: &[u8], token: &str, now_secs: i64) -> Result<Claims, Invali
         Some((signed, header, body, URL_SAFE_NO_PAD.decode(tag).ok()?))
     });
     let (signed, header, body, tag) = parts.ok_or(InvalidToken::Invalid)?;
-    let verified = hmac::verify(&key(secret), signed.as_bytes(), &tag);
+    let verified = hmac::verify(key, signed.as_bytes(), &tag);
     if verified.is_err() || header != URL_SAFE_NO_PAD.encode(HEADER) {
         return Err(InvalidToken::Invalid);
     }
     let body = URL_SAFE_NO_PAD.decode(body).map_err(|_| InvalidToken::Invalid)?;
-    let claims: Claims = serde_json::from_slice(&body).map_err(|_| InvalidToken::Invalid)?;
-    if claims.aud != AUDIENCE {
-        return Err(InvalidToken::Invalid);
-    }
-    if claims.exp <= now_secs { Err(InvalidToken::Expired) } else { Ok(claims) }
+    serde_json::from_slice(&body).map_err(|_| InvalidToken::Invalid)
 }
 
-/// A key of its own, so that the same secret elsewhere signs nothing that is good here.
 fn key(secret: &[u8]) -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA256, secret)
 }

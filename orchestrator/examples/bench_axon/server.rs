@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator::axon::{Admission, AxonContext, AxonLimits, Denied, Rate, Routes, serve};
+use orchestrator::axon::{Admission, AxonContext, AxonLimits, Denied, Rate, Rates, Routes, serve};
 use orchestrator::hotkey::Hotkey;
 use orchestrator::store::Store;
 use tokio::net::TcpListener;
@@ -41,14 +41,14 @@ impl Server {
                 admission: Arc::new(One(super::pair(1).hotkey())),
                 routes: Routes::new(),
                 limits: AxonLimits {
-                    per_address: rate,
-                    per_hotkey: rate,
                     connections: 20_000,
                     connections_per_address: 20_000,
                     // Idle connections stay while they are counted.
                     head_timeout: Duration::from_secs(600),
                     ..AxonLimits::default()
                 },
+                rates: Rates::new(rate, rate),
+                sessions: None,
                 tls: None,
             };
             let file = tempfile::NamedTempFile::new_in(&self.folder).unwrap();

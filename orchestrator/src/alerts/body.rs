@@ -20,7 +20,11 @@ pub(super) fn plain(alert: &Alert) -> String {
 
 fn document(alert: &Alert) -> serde_json::Value {
     json!({
-        "event": if alert.test { "test" } else { "hosts_changed" },
+        "event": match (alert.test, &alert.notice) {
+            (true, _) => "test",
+            (false, Some(_)) => "notice",
+            (false, None) => "hosts_changed",
+        },
         "at_ms": alert.at_ms,
         "from": alert.from,
         "subject": alert.subject(),
@@ -96,6 +100,7 @@ pub(super) fn example() -> Alert {
             change("gpu-03", "ready", true, false),
         ],
         test: false,
+        notice: None,
     }
 }
 

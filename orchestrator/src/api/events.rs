@@ -53,10 +53,14 @@ pub(super) async fn events(
     let named = Named::read(parameters, &["limit", "after", "host"])?;
     let host = named.host()?;
     let number = |name: &str, text: &str| {
-        let number = text.parse::<i64>().ok().filter(|n| *n >= 0);
+        // As the document has it: no sign, no space, and a number that fits.
+        let plain = (1..=18).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+        let number = text.parse::<i64>().ok().filter(|_| plain);
         number.ok_or_else(|| Problem::parameter(name, "must be the number of an event"))
     };
     let after = named.get("after").map(|text| number("after", text)).transpose()?;
+    let seen = headers.get("last-event-id").map(|value| value.to_str().unwrap_or_default());
+    let seen = seen.map(|text| number("Last-Event-ID", text)).transpose()?;
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     if !accept.is_some_and(|accept| accept.contains("text/event-stream")) {
         let limit = named.limit()?;
@@ -71,8 +75,7 @@ pub(super) async fn events(
         return Ok(Json(Page { items, next }).into_response());
     }
     // A browser that reconnects says what it has seen; that wins.
-    let seen = headers.get("last-event-id").and_then(|value| value.to_str().ok());
-    let from = match seen.map(|text| number("Last-Event-ID", text)).transpose()?.or(after) {
+    let from = match seen.or(after) {
         Some(seq) => seq,
         None => state.store().last_event().await?,
     };

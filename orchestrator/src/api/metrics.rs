@@ -65,6 +65,11 @@ impl Metrics {
             out.family(name, "counter", help);
             out.sample(name, "", value);
         }
+        if let Some(read_ms) = crate::metrics::METAGRAPH_READ.value() {
+            let name = "orchestrator_metagraph_age_seconds";
+            out.family(name, "gauge", "How long ago the metagraph that is served was read.");
+            out.sample(name, "", now_ms().saturating_sub(read_ms).max(0) / 1000);
+        }
         let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone();
         out.family("orchestrator_http_requests_total", "counter", "Requests to the operator API.");
         for ((method, route, status), count) in requests {

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::header::{
+    CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use hyper::{Response, StatusCode};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
@@ -67,7 +69,9 @@ impl Refusal {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail)
     }
 
-    pub(super) fn busy() -> Self {
+    /// There is too much to do at the moment: 503.
+    #[must_use]
+    pub fn busy() -> Self {
         let detail = "too many requests are being worked on";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail)
     }
@@ -75,6 +79,33 @@ impl Refusal {
     pub(super) fn journal() -> Self {
         let detail = "the request cannot be recorded";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "journal_unavailable", detail)
+    }
+
+    /// As an answer to whoever speaks none of the two schemes.
+    pub(super) fn as_problem(&self) -> Built {
+        let mut response = self.problem();
+        self.try_again(&mut response);
+        response
+    }
+
+    fn problem(&self) -> Built {
+        let Self { status, code, detail } = self;
+        let title = status.canonical_reason().unwrap_or_default();
+        let body = json!({
+            "type": "about:blank",
+            "title": title,
+            "status": status.as_u16(),
+            "code": code,
+            "detail": detail,
+        });
+        json_response(*status, "application/problem+json", &body.to_string())
+    }
+
+    /// Says when, where it is worth trying again.
+    fn try_again(&self, response: &mut Built) {
+        if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
     }
 
     pub(super) fn denied(denied: Denied) -> Self {
@@ -97,6 +128,8 @@ pub struct Answering<'a> {
     /// The sender, once it is proven. Nothing is signed for anybody else: what is signed contains the
     /// sender's address, and signing whatever stands in a header would lend our hotkey to strangers.
     pub sender: Option<Hotkey>,
+    /// Whether tokens of sessions are taken.
+    pub sessions: bool,
     pub elapsed: Duration,
     /// `Ping` of `/Ping`.
     pub name: &'a str,
@@ -132,21 +165,20 @@ impl Answering<'_> {
                 "application/json",
                 &json!({ "error": code, "detail": detail }).to_string(),
             ),
-            _ => {
-                let title = status.canonical_reason().unwrap_or_default();
-                let body = json!({
-                    "type": "about:blank",
-                    "title": title,
-                    "status": status.as_u16(),
-                    "code": code,
-                    "detail": detail,
-                });
-                json_response(*status, "application/problem+json", &body.to_string())
-            }
+            _ => refusal.problem(),
         };
-        if matches!(*status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        if *status == StatusCode::UNAUTHORIZED && self.scheme != Some(Scheme::Legacy) {
+            // RFC 9110 wants to be told how; of the two only Bearer has a name in its registry.
+            let how = HeaderValue::from_static(match (self.sessions, *code) {
+                (true, "invalid_token" | "expired_token" | "ended_session") => {
+                    "Bearer error=\"invalid_token\""
+                }
+                (true, _) => "btauth, Bearer",
+                (false, _) => "btauth",
+            });
+            response.headers_mut().insert(WWW_AUTHENTICATE, how);
         }
+        refusal.try_again(&mut response);
         response
     }
 
@@ -194,6 +226,14 @@ impl Answering<'_> {
 
 /// A finished response.
 pub type Built = Response<Full<Bytes>>;
+
+/// A JSON document that is there already.
+pub fn document_response(document: Bytes) -> Built {
+    let mut response = Response::new(Full::new(document));
+    let kind = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}
 
 fn json_response(status: StatusCode, kind: &'static str, body: &str) -> Built {
     let mut response = Response::new(Full::new(Bytes::copy_from_slice(body.as_bytes())));

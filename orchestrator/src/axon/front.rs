@@ -5,19 +5,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::Request;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::CONTENT_LENGTH;
+use hyper::header::{ALLOW, CONTENT_LENGTH, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, StatusCode};
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::answer::{Answering, Built, Refusal};
+use super::answer::{Answering, Built, Refusal, document_response};
 use super::auth::{AuthError, Bounds, Claim, Scheme, Signed};
-use super::limits::Limiter;
 use super::replay::{Replay, now_ns};
 use super::routes::{Call, Found, Route};
-use super::{AxonContext, party, ping};
+use super::sessions::{Bearer, OPEN_PATH, Sessions, bearer};
+use super::{AxonContext, openapi, party, ping};
 use crate::hotkey::Hotkey;
 
 /// What all requests share.
@@ -25,8 +26,8 @@ pub struct Front {
     context: AxonContext,
     replay: Replay,
     uuid: String,
-    per_address: Limiter<IpAddr>,
-    per_hotkey: Limiter<Hotkey>,
+    /// The OpenAPI document.
+    document: Bytes,
     sessions: Semaphore,
     large_bodies: Semaphore,
 }
@@ -35,8 +36,32 @@ pub struct Front {
 /// so that strangers who send theirs slowly take no place away from anybody.
 const SMALL_BODY: usize = 16 * 1024;
 
+/// What a request brings for a proof of who sent it.
+enum Credential<'f> {
+    Signed(Claim),
+    Session(&'f Sessions, Bearer),
+}
+
+impl Credential<'_> {
+    fn claim(&self) -> Option<&Claim> {
+        match self {
+            Self::Signed(claim) => Some(claim),
+            Self::Session(..) => None,
+        }
+    }
+
+    fn session(&self) -> Option<String> {
+        match self {
+            Self::Signed(_) => None,
+            Self::Session(_, bearer) => Some(bearer.session.clone()),
+        }
+    }
+}
+
 /// What is known of a request so far.
 struct Progress {
+    /// The method that the path has, where it is another.
+    allowed: Option<Method>,
     scheme: Option<Scheme>,
     sender: Option<Hotkey>,
 }
@@ -44,9 +69,12 @@ struct Progress {
 impl Front {
     pub fn new(mut context: AxonContext, replay: Replay, uuid: String) -> Self {
         context.routes = context.routes.with(ping::route(context.pair.hotkey()));
+        for route in context.sessions.iter().flat_map(Sessions::routes) {
+            context.routes = context.routes.with(route);
+        }
+        let document = openapi::document(&context.routes, context.sessions.is_some());
         Self {
-            per_address: Limiter::new(context.limits.per_address),
-            per_hotkey: Limiter::new(context.limits.per_hotkey),
+            document: document.to_string().into(),
             sessions: Semaphore::new(context.limits.sessions),
             large_bodies: Semaphore::new(context.limits.large_bodies),
             context,
@@ -60,7 +88,11 @@ impl Front {
     pub async fn answer(self: Arc<Self>, address: IpAddr, request: Request<Incoming>) -> Built {
         let began = Instant::now();
         let (head, body) = request.into_parts();
-        let mut progress = Progress { scheme: Claim::scheme(&head.headers), sender: None };
+        let scheme = Claim::scheme(&head.headers);
+        let mut progress = Progress { allowed: None, scheme, sender: None };
+        if head.uri.path() == openapi::PATH {
+            return self.describe(&head, address);
+        }
         let result = self.work(&head, body, address, &mut progress).await;
         let path = head.uri.path();
         // A synapse stands alone after the slash; who calls one without a header is answered as one.
@@ -69,8 +101,9 @@ impl Front {
         let answering = Answering {
             pair: &self.context.pair,
             uuid: &self.uuid,
-            scheme: scheme.or(Some(Scheme::Btauth)),
+            scheme,
             sender: progress.sender,
+            sessions: self.context.sessions.is_some(),
             elapsed: began.elapsed(),
             name,
             headers: &head.headers,
@@ -79,42 +112,74 @@ impl Front {
             Ok((request, answer)) => answering.success(&request, &answer),
             Err(refusal) => {
                 tracing::debug!(%address, path, code = refusal.code, "refused");
-                answering.refusal(&refusal)
+                let mut response = answering.refusal(&refusal);
+                allow(&mut response, progress.allowed.as_ref());
+                response
             }
         }
     }
 
+    /// The OpenAPI document, for everybody.
+    fn describe(&self, head: &Parts, address: IpAddr) -> Built {
+        let allowed = match head.method {
+            Method::GET => self.within_rate(address),
+            _ => Err(Refusal::method()),
+        };
+        match allowed {
+            Ok(()) => document_response(self.document.clone()),
+            Err(refusal) => {
+                let mut response = refusal.as_problem();
+                allow(&mut response, Some(&Method::GET));
+                response
+            }
+        }
+    }
+
+    fn within_rate(&self, address: IpAddr) -> Result<(), Refusal> {
+        let allowed = self.context.rates.allow_address(&party(address));
+        allowed.then_some(()).ok_or_else(|| Refusal::rate("address"))
+    }
+
     async fn work(
         &self,
-        head: &hyper::http::request::Parts,
+        head: &Parts,
         body: Incoming,
         address: IpAddr,
         progress: &mut Progress,
     ) -> Result<(Bytes, Map<String, Value>), Refusal> {
-        if !self.per_address.allows(&party(address)) {
-            return Err(Refusal::rate("address"));
-        }
+        self.within_rate(address)?;
         let route = match self.context.routes.find(&head.method, head.uri.path()) {
             Found::Route(route) => route,
-            Found::Method => return Err(Refusal::method()),
+            Found::Method(allowed) => {
+                progress.allowed = Some(allowed);
+                return Err(Refusal::method());
+            }
             Found::Nothing => return Err(Refusal::unknown()),
         };
-        let claim = self.claim(head, progress.scheme)?;
+        let credential = self.credential(head, progress.scheme, &route)?;
         let body = self.body(head, body).await?;
-        let sender = self.prove(head, &claim, &body, &route).await?;
+        let sender = match &credential {
+            Credential::Signed(claim) => self.prove(head, claim, &body, &route).await?,
+            Credential::Session(_, bearer) => bearer.validator,
+        };
         progress.sender = Some(sender);
         self.admit(sender)?;
         let _session = self.sessions.try_acquire().map_err(|_| Refusal::busy())?;
-        self.spend(&claim).await?;
+        match &credential {
+            Credential::Signed(claim) => self.spend(claim).await?,
+            Credential::Session(sessions, bearer) => sessions.check(bearer).await?,
+        }
         let limit = self.context.limits.request_timeout;
         let call = Call {
             hotkey: sender,
-            scheme: claim.is_of(),
+            scheme: credential.claim().map(Claim::is_of),
+            session: credential.session(),
             address,
             body: fields(&body)?,
             query: head.uri.query().map(str::to_owned),
-            timeout: claim
-                .patience()
+            timeout: credential
+                .claim()
+                .and_then(Claim::patience)
                 .filter(|patience| !patience.is_zero())
                 .unwrap_or(limit)
                 .min(limit),
@@ -126,23 +191,40 @@ impl Front {
         }
     }
 
-    /// The cheap checks of the head.
-    fn claim(
-        &self,
-        head: &hyper::http::request::Parts,
+    /// The cheap checks of the head. A token is taken on plain paths alone, and not to open a session.
+    fn credential<'f>(
+        &'f self,
+        head: &Parts,
         scheme: Option<Scheme>,
-    ) -> Result<Claim, Refusal> {
+        route: &Route,
+    ) -> Result<Credential<'f>, Refusal> {
+        if let Some(sessions) = &self.context.sessions {
+            let by_token = head.uri.path() == route.path && route.path != OPEN_PATH;
+            match (scheme, by_token) {
+                (None, true) => {
+                    if let Some(bearer) = sessions.claimed(&head.headers)? {
+                        return Ok(Credential::Session(sessions, bearer));
+                    }
+                }
+                (Some(_), _) if bearer(&head.headers).is_ok_and(|token| token.is_some()) => {
+                    let both = "a request is signed or has a token, not both";
+                    return Err(AuthError::Malformed(both).into());
+                }
+                _ => {}
+            }
+        }
+        self.claim(head, scheme).map(Credential::Signed)
+    }
+
+    /// The cheap checks of the headers of a signature.
+    fn claim(&self, head: &Parts, scheme: Option<Scheme>) -> Result<Claim, Refusal> {
         let scheme = scheme.ok_or(AuthError::Malformed("the request is not signed"))?;
         let receiver = self.context.pair.hotkey();
         let bounds = Bounds { receiver, now: now_ns(), floor: self.replay.floor() };
         Ok(Claim::read(scheme, &head.headers, &bounds)?)
     }
 
-    async fn body(
-        &self,
-        head: &hyper::http::request::Parts,
-        body: Incoming,
-    ) -> Result<Bytes, Refusal> {
+    async fn body(&self, head: &Parts, body: Incoming) -> Result<Bytes, Refusal> {
         let limits = &self.context.limits;
         let stated = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
         let stated: Option<usize> = stated.and_then(|text| text.parse().ok());
@@ -164,7 +246,7 @@ impl Front {
 
     async fn prove(
         &self,
-        head: &hyper::http::request::Parts,
+        head: &Parts,
         claim: &Claim,
         body: &[u8],
         route: &Route,
@@ -182,7 +264,7 @@ impl Front {
     /// Whether the proven sender may call, and now.
     fn admit(&self, sender: Hotkey) -> Result<(), Refusal> {
         self.context.admission.admit(&sender).map_err(Refusal::denied)?;
-        if self.per_hotkey.allows(&sender) { Ok(()) } else { Err(Refusal::rate("hotkey")) }
+        if self.context.rates.allow_hotkey(&sender) { Ok(()) } else { Err(Refusal::rate("hotkey")) }
     }
 
     /// Whether the nonce is new. Last of all: the journal is written for those alone who are admitted
@@ -201,10 +283,22 @@ impl Front {
     }
 }
 
+/// Names the method that a path has, where the request had another (RFC 9110).
+fn allow(response: &mut Built, method: Option<&Method>) {
+    let method = method.filter(|_| response.status() == StatusCode::METHOD_NOT_ALLOWED);
+    if let Some(value) = method.and_then(|method| HeaderValue::from_str(method.as_str()).ok()) {
+        response.headers_mut().insert(ALLOW, value);
+    }
+}
+
+fn malformed() -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, "malformed_body", "the body is no JSON object")
+}
+
 /// The body as fields; none at all is an empty object.
 fn fields(body: &[u8]) -> Result<Map<String, Value>, Refusal> {
     if body.is_empty() {
         return Ok(Map::new());
     }
-    serde_json::from_slice(body).map_err(|_| Refusal::bad_request("the body is no JSON object"))
+    serde_json::from_slice(body).map_err(|_| malformed())
 }

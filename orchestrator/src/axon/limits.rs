@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use governor::clock::DefaultClock;
 use governor::nanos::Nanos;
 use governor::state::{InMemoryState, NotKeyed, StateStore};
 use governor::{Quota, RateLimiter};
+
+use crate::hotkey::Hotkey;
 
 /// So many in a second, after so many at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +20,59 @@ pub struct Rate {
     pub per_second: u32,
     /// At once. 0 is taken as 1.
     pub burst: u32,
+}
+
+/// The rates of an axon's callers, for all its listeners together. They can be changed while it runs.
+#[derive(Clone)]
+pub struct Rates(Arc<RwLock<Arc<Limiters>>>);
+
+struct Limiters {
+    rates: (Rate, Rate),
+    address: Limiter<IpAddr>,
+    hotkey: Limiter<Hotkey>,
+}
+
+impl std::fmt::Debug for Rates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Rates").field(&self.now().rates).finish()
+    }
+}
+
+impl Rates {
+    /// So much for each address, before anything is checked, and for each hotkey, after its
+    /// signature was.
+    #[must_use]
+    pub fn new(per_address: Rate, per_hotkey: Rate) -> Self {
+        Self(Arc::new(RwLock::new(Limiters::of(per_address, per_hotkey))))
+    }
+
+    /// Takes other rates from now on, for connections that are open, too. What callers have spent is
+    /// forgotten then; the same rates again change nothing.
+    pub fn set(&self, per_address: Rate, per_hotkey: Rate) {
+        let mut limiters = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if limiters.rates != (per_address, per_hotkey) {
+            *limiters = Limiters::of(per_address, per_hotkey);
+        }
+    }
+
+    pub(super) fn allow_address(&self, address: &IpAddr) -> bool {
+        self.now().address.allows(address)
+    }
+
+    pub(super) fn allow_hotkey(&self, hotkey: &Hotkey) -> bool {
+        self.now().hotkey.allows(hotkey)
+    }
+
+    fn now(&self) -> Arc<Limiters> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Limiters {
+    fn of(per_address: Rate, per_hotkey: Rate) -> Arc<Self> {
+        let (address, hotkey) = (Limiter::new(per_address), Limiter::new(per_hotkey));
+        Arc::new(Self { rates: (per_address, per_hotkey), address, hotkey })
+    }
 }
 
 /// Cells of one limiter: 512 KiB. Callers share a cell by accident of a keyed hash only, and nobody

@@ -18,8 +18,10 @@ use crate::hotkey::Hotkey;
 pub struct Call {
     /// Who asks.
     pub hotkey: Hotkey,
-    /// By which scheme.
-    pub scheme: Scheme,
+    /// By which scheme; `None` by the token of a session.
+    pub scheme: Option<Scheme>,
+    /// The session whose token it was.
+    pub session: Option<String>,
     /// From which address.
     pub address: IpAddr,
     /// The fields of the body; of a synapse the SDK's own fields are among them.
@@ -58,8 +60,21 @@ pub struct Route {
     pub method: Method,
     /// The plain path.
     pub path: &'static str,
+    /// What the OpenAPI document says of it.
+    pub doc: RouteDoc,
     /// What answers.
     pub handler: Handler,
+}
+
+/// What a route is for, and what it takes and answers, as JSON schemas; [`super::schema`] has parts.
+#[derive(Debug, Clone)]
+pub struct RouteDoc {
+    /// One line.
+    pub summary: &'static str,
+    /// The schema of the request's body.
+    pub request: Value,
+    /// The schema of the answer.
+    pub answer: Value,
 }
 
 impl std::fmt::Debug for Route {
@@ -75,8 +90,8 @@ pub struct Routes(HashMap<String, Arc<Route>>);
 /// Where a path leads.
 pub enum Found {
     Route(Arc<Route>),
-    /// There is such a path with another method.
-    Method,
+    /// There is such a path, with this method.
+    Method(Method),
     Nothing,
 }
 
@@ -96,9 +111,17 @@ impl Routes {
         self
     }
 
+    /// Every route once, by path.
+    pub(super) fn all(&self) -> Vec<&Route> {
+        let named = self.0.iter().filter(|(key, route)| **key == route.path);
+        let mut all: Vec<&Route> = named.map(|(_, route)| route.as_ref()).collect();
+        all.sort_by_key(|route| route.path);
+        all
+    }
+
     pub(super) fn find(&self, method: &Method, path: &str) -> Found {
         let Some(route) = self.0.get(path) else { return Found::Nothing };
         let wanted = if path == route.path { &route.method } else { &Method::POST };
-        if method == wanted { Found::Route(route.clone()) } else { Found::Method }
+        if method == wanted { Found::Route(route.clone()) } else { Found::Method(wanted.clone()) }
     }
 }

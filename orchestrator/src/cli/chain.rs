@@ -3,12 +3,21 @@
 mod serve_axon;
 mod status;
 
+use std::sync::Arc;
+
+use serde_json::json;
+
 use super::app::App;
 use super::failure::{Exit, Failure};
-use crate::chain::{self, AccountId32, ChainClient, ChainOptions, Network};
+use crate::chain::{
+    self, AccountId32, Announced, AnnouncementOptions, ChainClient, ChainOptions, Network,
+    Signature, Signer,
+};
 use crate::reason::Reason;
+use crate::store::NewEvent;
+use crate::wallet::{Crypto, HotkeyPair};
 
-/// The Bittensor chain: what it says, and what would be told to it
+/// The Bittensor chain: what it says, and what it is told
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -88,4 +97,51 @@ fn failure(what: impl Into<String>, error: chain::Error) -> Failure {
         _ => Failure::remote(what, reason),
     };
     failure.because(error).hint(hint)
+}
+
+/// The hotkey as the chain's client wants it.
+pub struct ChainKey(pub Arc<HotkeyPair>);
+
+impl Signer for ChainKey {
+    fn hotkey(&self) -> AccountId32 {
+        AccountId32::from(*self.0.hotkey().public_key())
+    }
+
+    fn sign(&self, payload: &[u8]) -> Signature {
+        let signature = self.0.sign(payload);
+        match self.0.crypto() {
+            Crypto::Sr25519 => Signature::Sr25519(signature),
+            Crypto::Ed25519 => Signature::Ed25519(signature),
+        }
+    }
+}
+
+/// Announces an axon, unless the chain has the address already, and notes in the audit chain what was
+/// sent.
+pub async fn announce(
+    app: &App<'_>,
+    client: &ChainClient,
+    key: &ChainKey,
+    options: &AnnouncementOptions,
+) -> Result<Announced, chain::Error> {
+    let done = client.announce(key, options).await?;
+    if let Announced::Finalized { block_hash, extrinsic_hash, .. } = &done {
+        let detail = json!({
+            "hotkey": key.0.hotkey().to_string(),
+            "netuid": options.netuid,
+            "address": options.address.to_string(),
+            "block_hash": block_hash,
+            "extrinsic_hash": extrinsic_hash,
+        });
+        let event = NewEvent { kind: "axon.announced", host: None, detail };
+        let noted = async {
+            app.store().await?.append_events(&app.actor, &[event]).await.map_err(Failure::from)
+        };
+        if let Err(failure) = noted.await {
+            // It is on the chain all the same.
+            let what = failure.what;
+            tracing::error!(what, "the announcement is not in the audit chain");
+        }
+    }
+    Ok(done)
 }

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use self::front::Front;
+use self::front::{Dials, Front};
 use super::app::App;
 use super::config::{findings, tell};
 use super::failure::{Exit, Failure};
@@ -23,7 +23,7 @@ use crate::fleet::sweep::{SweepOptions, SweepStatus, Sweeper, sweep_loop};
 use crate::host_spec::HostSpec;
 use crate::ids::HostName;
 use crate::runner::Artifact;
-use crate::service::{Doorkeeper, Instance, InstanceError, reconcile_all, reconcile_containers};
+use crate::service::{Instance, InstanceError, reconcile_all, reconcile_containers};
 use crate::store::{NewEvent, TrustedKey};
 
 /// Connections of the operator API at a time: a few people and their tools.
@@ -32,7 +32,8 @@ const API_CONNECTIONS: usize = 256;
 /// Run as a service: for validators and the operator, with sweeps and the care for SSH grants
 ///
 /// Stops at SIGTERM or Ctrl-C, after open requests have ended. At SIGHUP it reads the
-/// configuration again and takes over log levels and `allowed_validators`. One process serves a database; a second one
+/// configuration again and takes over log levels, the rate limits of `[validator_comms.rate_limit]`
+/// and `allowed_validators`. One process serves a database; a second one
 /// says who does and ends with exit status 6.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -122,8 +123,7 @@ pub async fn run(app: &App<'_>, args: Args) -> Result<Exit, Failure> {
     let grants = look_after_grants(app, &health);
     let containers = look_after_containers(app, sweeps.artifact.clone(), &health);
     let sweeps = sweep_again_and_again(app, sweeps, &fleet, &health);
-    let door = front.as_ref().map(|front| front.door.clone());
-    let reload = reload_at_hangup(app, hangup, door);
+    let reload = reload_at_hangup(app, hangup, front.as_ref().map(Front::dials));
     let validators = async {
         if let Some(front) = front {
             front.run(app, &health).await;
@@ -317,7 +317,7 @@ async fn look_after_grants(app: &App<'_>, health: &watch::Sender<Health>) {
 }
 
 /// Reads the configuration again at each SIGHUP. One that is wrong changes nothing.
-async fn reload_at_hangup(app: &App<'_>, mut hangup: Signal, door: Option<Doorkeeper>) {
+async fn reload_at_hangup(app: &App<'_>, mut hangup: Signal, dials: Option<Dials>) {
     loop {
         // Cancel safety: the receiver keeps a signal that came meanwhile.
         tokio::select! {
@@ -327,11 +327,15 @@ async fn reload_at_hangup(app: &App<'_>, mut hangup: Signal, door: Option<Doorke
         match settings::read(app.config_file.clone(), &app.environment.home) {
             Ok(settings) => {
                 app.logs.reload(&settings.config().logging);
-                if let Some(door) = &door {
-                    door.allow(front::allowed(settings.config()));
+                if let Some(dials) = &dials
+                    && let Err(failure) = dials.set(app, settings.config()).await
+                {
+                    let what = failure.what;
+                    tracing::error!(what, "sessions of those who are not let in have not ended");
                 }
                 tracing::info!(
-                    "the configuration was read again: log levels and allowed validators were taken over"
+                    "the configuration was read again: log levels, rate limits and allowed \
+                     validators were taken over"
                 );
             }
             Err(failure) => {

@@ -395,23 +395,6 @@ impl<'d, 'a> Keys<'d, 'a> {
         }
     }
 
-    /// A word of the guide that may only say what holds anyway.
-    pub(super) fn only_word(&self, key: &'static str, must: &'static str, otherwise: &'static str) {
-        self.passed.borrow_mut().push(key);
-        let Some(section) = &self.section else { return };
-        let found = section.text(key, &mut self.problems());
-        if let Some(text) = found {
-            if text.value == must {
-                let line = self.document.lines.number(text.span.start);
-                let source = Source::Ignored { line, because: otherwise };
-                self.entry(key, toml_string(must), source);
-            } else {
-                let message = format!("`{key}` must be \"{must}\": {otherwise}");
-                self.problems().error(text.span, message);
-            }
-        }
-    }
-
     /// A table of the guide that is refused as a whole.
     pub(super) fn refused(&self, key: &'static str, because: &'static str, hint: &'static str) {
         self.passed.borrow_mut().push(key);

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use super::keys::{Document, Keys, Variables};
 use super::{
-    BittensorConfig, Config, DatabaseConfig, DatabaseUrl, ExecutorManagement, LogFormat, LogLevel,
-    LoggingConfig, MetricsConfig, Network, OperatorApiConfig, Problems, PrometheusConfig,
-    RateLimit, Reading, SecurityConfig, ServerConfig, SshConfig, SshSessionConfig, Strategy,
-    ValidatorAssignment, ValidatorComms, alerts, executors, sweep, toml_text,
+    AuthMethod, BittensorConfig, Config, DatabaseConfig, DatabaseUrl, ExecutorManagement,
+    LogFormat, LogLevel, LoggingConfig, MetricsConfig, Network, OperatorApiConfig, Problems,
+    PrometheusConfig, RateLimit, Reading, SecurityConfig, ServerConfig, SshConfig,
+    SshSessionConfig, Strategy, ValidatorAssignment, ValidatorAuth, ValidatorComms, alerts,
+    executors, sweep, toml_text,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -242,7 +243,6 @@ fn executor_management(keys: &Keys<'_, '_>, migrating: bool) -> ExecutorManageme
 }
 
 fn validator_comms(keys: &Keys<'_, '_>) -> ValidatorComms {
-    const SIGNED: &str = "every request of a validator is signed with its hotkey";
     let config = ValidatorComms {
         request_timeout: keys.seconds("request_timeout", WAIT, SECOND * 30),
         max_concurrent_sessions: keys.count("max_concurrent_sessions", 1..=65_536, 100),
@@ -260,17 +260,25 @@ fn validator_comms(keys: &Keys<'_, '_>) -> ValidatorComms {
                 limit
             },
         ),
+        auth: keys.table("auth", "[validator_comms.auth]", "validator_comms.auth.", auth),
     };
-    keys.table("auth", "[validator_comms.auth]", "validator_comms.auth.", |keys| {
-        keys.only("enabled", true, SIGNED);
-        keys.only_word("method", "bittensor_signature", SIGNED);
-        keys.ignored("token_validation", SIGNED);
-        keys.refused("jwt_secret", SIGNED, "the secret of the operator API is in [security]");
-        keys.ignored("token_expiration", SIGNED);
-    });
     keys.ignored("session_timeout", "`ssh_session.max_session_duration` limits a grant");
     keys.refused("tls", "it is in [security]", "move it to `cert_path` and `key_path` there");
     config
+}
+
+fn auth(keys: &Keys<'_, '_>) -> ValidatorAuth {
+    const SIGNED: &str = "a validator signs with its hotkey, if only to open a session";
+    let methods = [("bittensor_signature", AuthMethod::Signature), ("jwt", AuthMethod::Jwt)];
+    let auth = ValidatorAuth {
+        method: keys.choice("method", &methods, "bittensor_signature", AuthMethod::Signature),
+        token_expiration: keys.seconds("token_expiration", SECOND * 60..=DAY, HOUR),
+    };
+    keys.only("enabled", true, SIGNED);
+    keys.ignored("token_validation", "a token is always validated");
+    let place = "the secret is `jwt_secret_file` of [security]";
+    keys.refused("jwt_secret", "there is one secret for all tokens", place);
+    auth
 }
 
 fn security(keys: &Keys<'_, '_>) -> SecurityConfig {

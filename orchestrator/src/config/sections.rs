@@ -115,6 +115,26 @@ pub struct ValidatorComms {
     pub max_concurrent_sessions: usize,
     /// `[validator_comms.rate_limit]`.
     pub rate_limit: RateLimit,
+    /// `[validator_comms.auth]`.
+    pub auth: ValidatorAuth,
+}
+
+/// How a validator shows who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthMethod {
+    /// It signs every request.
+    Signature,
+    /// It signs a request that opens a session, and sends the session's token with others.
+    Jwt,
+}
+
+/// `[validator_comms.auth]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValidatorAuth {
+    /// How.
+    pub method: AuthMethod,
+    /// How long a session holds at most.
+    pub token_expiration: Duration,
 }
 
 /// `[validator_comms.rate_limit]`.

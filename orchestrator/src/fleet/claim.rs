@@ -31,9 +31,9 @@ pub fn mismatch(claim: Option<&GpuClaim>, facts: &HostFacts) -> Option<(Reason, 
     Some((Reason::ClaimMismatch, format!("claimed {claimed}, found {}", gpu_summary(facts))))
 }
 
-/// The GPUs of a host in a few words: `8 x NVIDIA H100 80GB HBM3`.
+/// The models that were found on a host, and how many of each.
 #[must_use]
-pub fn gpu_summary(facts: &HostFacts) -> String {
+pub fn models_of(facts: &HostFacts) -> Vec<(&str, usize)> {
     let mut models: Vec<(&str, usize)> = Vec::new();
     for gpu in &facts.gpus.devices {
         match models.iter_mut().find(|(model, _)| *model == gpu.model) {
@@ -41,6 +41,13 @@ pub fn gpu_summary(facts: &HostFacts) -> String {
             None => models.push((&gpu.model, 1)),
         }
     }
+    models
+}
+
+/// The GPUs of a host in a few words: `8 x NVIDIA H100 80GB HBM3`.
+#[must_use]
+pub fn gpu_summary(facts: &HostFacts) -> String {
+    let models = models_of(facts);
     if models.is_empty() {
         return match &facts.gpus.driver {
             DriverState::NoDriver { message } => printable(message),

@@ -34,7 +34,7 @@ use crate::runner::Artifact;
 use crate::ssh::HostConnections;
 use crate::store::{self, HostKnowledge, LockHolder, SweepCounts, now_ms};
 
-pub use notify::{Delivery, NotifyError, deliver, queue};
+pub use notify::{Delivery, NotifyError, deliver, queue, queue_notice};
 pub use report::{FindingReport, HostReport, SweepReport};
 pub use scheduled::{Pace, SweepStatus, sweep_loop};
 

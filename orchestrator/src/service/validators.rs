@@ -1,24 +1,32 @@
-//! What validators can ask for: their hosts, and SSH grants on them.
+//! What validators can ask for: their hosts, proofs of them, and SSH grants on them.
+
+mod grants;
+mod hosts;
+mod proofs;
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::{Method, StatusCode};
 use serde_json::{Map, Value, json};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 use super::Doorkeeper;
 use crate::axon::{Answer, Call, Refusal, Route, Routes, handler};
 use crate::config::{SshSessionConfig, ValidatorAssignment};
 use crate::fleet::Fleet;
-use crate::fleet::grants::{self, GrantError, GrantRequest, GrantRules};
+use crate::fleet::grants::{GrantError, GrantRequest, GrantRules, grant_all, revoke};
 use crate::grants::{FromAddress, PublicKey, assign};
 use crate::host_state::HostState;
 use crate::ids::HostName;
 use crate::reason::Reason;
 use crate::store::{GrantRow, HostRecord, Store};
+
+/// How long a grant may be asked for, in seconds; the operator's limit is what counts.
+const DURATIONS: RangeInclusive<u64> = 0..=4_294_967_295;
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -31,6 +39,8 @@ struct Shared {
     door: Doorkeeper,
     assignment: ValidatorAssignment,
     session: SshSessionConfig,
+    /// Answers with signed proofs that are being put together.
+    proofs: Semaphore,
     /// Grants that were begun: they come to their end when a caller has gone.
     tasks: TaskTracker,
 }
@@ -46,23 +56,49 @@ impl Validators {
         session: SshSessionConfig,
     ) -> Self {
         let tasks = TaskTracker::new();
-        Self(Arc::new(Shared { store, fleet, door, assignment, session, tasks }))
+        let proofs = Semaphore::new(proofs::AT_ONCE);
+        Self(Arc::new(Shared { store, fleet, door, assignment, session, proofs, tasks }))
     }
 
     /// What can be called.
     #[must_use]
     pub fn routes(&self) -> Routes {
-        let (list, request, revoke) = (self.clone(), self.clone(), self.clone());
-        let routes = Routes::new().with(Route {
-            synapse: "ListHosts",
-            hash_fields: &["name"],
-            method: Method::POST,
-            path: "/v1/hosts",
-            handler: handler(move |call| {
-                let this = list.clone();
-                async move { this.list(&call).await }
-            }),
-        });
+        let (list, fetch) = (self.clone(), self.clone());
+        let (request, revoke, grants) = (self.clone(), self.clone(), self.clone());
+        let routes = Routes::new()
+            .with(Route {
+                synapse: "ListHosts",
+                hash_fields: &["name"],
+                method: Method::POST,
+                path: "/v1/hosts",
+                doc: hosts::doc(),
+                handler: handler(move |call| {
+                    let this = list.clone();
+                    async move { hosts::list(&this, &call).await }
+                }),
+            })
+            .with(Route {
+                synapse: "FetchProofs",
+                hash_fields: &["name", "host", "gpu", "limit", "cursor"],
+                method: Method::POST,
+                path: "/v1/proofs",
+                doc: proofs::doc(),
+                handler: handler(move |call| {
+                    let this = fetch.clone();
+                    async move { proofs::fetch(&this, &call).await }
+                }),
+            })
+            .with(Route {
+                synapse: "ListSshGrants",
+                hash_fields: &["name", "all", "limit", "cursor"],
+                method: Method::POST,
+                path: "/v1/ssh-grants/list",
+                doc: grants::list_doc(),
+                handler: handler(move |call| {
+                    let this = grants.clone();
+                    async move { grants::list(&this, &call).await }
+                }),
+            });
         if !self.0.session.enable_automated_sessions {
             return routes;
         }
@@ -72,6 +108,7 @@ impl Validators {
                 hash_fields: &["name", "public_key", "host", "duration_secs"],
                 method: Method::POST,
                 path: "/v1/ssh-grants",
+                doc: grants::request_doc(),
                 handler: handler(move |call| {
                     let this = request.clone();
                     async move { this.detached(|this| async move { this.request(&call).await }).await }
@@ -82,6 +119,7 @@ impl Validators {
                 hash_fields: &["name", "grant"],
                 method: Method::POST,
                 path: "/v1/ssh-grants/revoke",
+                doc: grants::revoke_doc(),
                 handler: handler(move |call| {
                     let this = revoke.clone();
                     async move { this.detached(|this| async move { this.revoke(&call).await }).await }
@@ -106,10 +144,7 @@ impl Validators {
 
     /// The hosts that are assigned to the caller.
     async fn assigned(&self, call: &Call) -> Result<BTreeMap<HostName, HostRecord>, Refusal> {
-        let records = self.0.store.hosts().await.map_err(|error| {
-            tracing::error!(%error, "validators are not answered");
-            internal()
-        })?;
+        let records = self.0.store.hosts().await.map_err(failed)?;
         let names: Vec<HostName> = records.iter().map(|host| host.spec.name.clone()).collect();
         let candidates = self.0.door.candidates();
         let mut all = assign(&self.0.assignment, &candidates, &names);
@@ -121,32 +156,22 @@ impl Validators {
             .collect())
     }
 
-    async fn list(&self, call: &Call) -> Answer {
-        let hosts = self.assigned(call).await?;
-        let hosts: Vec<Value> = hosts.values().map(view).collect();
-        Ok(Map::from_iter([("hosts".to_owned(), Value::from(hosts))]))
-    }
-
     async fn request(&self, call: &Call) -> Answer {
         let public_key = text(call, "public_key")?
             .ok_or_else(|| Refusal::bad_request("`public_key` is missing"))?;
-        let public_key = PublicKey::parse(public_key)
-            .map_err(|error| Refusal::bad_request(format!("`public_key`: {error}")))?;
+        let public_key = PublicKey::parse(public_key).map_err(|error| {
+            let detail = format!("`public_key`: {error}");
+            Refusal::new(StatusCode::BAD_REQUEST, "invalid_public_key", detail)
+        })?;
         let session = &self.0.session;
-        let duration = match call.body.get("duration_secs") {
-            None | Some(Value::Null) => session.default_session_duration,
-            Some(value) => value
-                .as_u64()
-                .map(Duration::from_secs)
-                .ok_or_else(|| Refusal::bad_request("`duration_secs` is a whole number"))?,
-        };
+        let duration = whole(call, "duration_secs", &DURATIONS)?
+            .map_or(session.default_session_duration, Duration::from_secs);
         let mut hosts = self.assigned(call).await?;
         if let Some(name) = text(call, "host")? {
             hosts.retain(|known, _| known.as_str() == name);
         }
         if hosts.is_empty() {
-            let detail = "no such host is assigned to this hotkey";
-            return Err(Refusal::new(StatusCode::NOT_FOUND, "no_host", detail));
+            return Err(no_host());
         }
         let fleet = self.fleet()?;
         let request = GrantRequest {
@@ -158,7 +183,7 @@ impl Validators {
         let (usable, others): (Vec<_>, Vec<_>) =
             hosts.values().partition(|host| may_be_granted(host.state));
         let specs = usable.iter().map(|host| host.spec.clone()).collect();
-        let done = grants::grant_all(fleet, specs, request, GrantRules::of(session)).await;
+        let done = grant_all(fleet, specs, request, GrantRules::of(session)).await;
         let mut rows: Vec<Value> = others
             .iter()
             .map(|host| json!({ "host": host.spec.name, "ok": false, "reason": host.state.name() }))
@@ -179,10 +204,6 @@ impl Validators {
 
     async fn revoke(&self, call: &Call) -> Answer {
         let id = text(call, "grant")?.ok_or_else(|| Refusal::bad_request("`grant` is missing"))?;
-        let failed = |error: crate::store::Error| {
-            tracing::error!(%error, "validators are not answered");
-            internal()
-        };
         let grant = self.0.store.grant(id).await.map_err(failed)?;
         // Another's grant is as unknown as none.
         let grant = grant.filter(|grant| grant.validator == call.hotkey.to_string());
@@ -194,7 +215,7 @@ impl Validators {
         let name = HostName::new(grant.host.as_str()).map_err(|_| internal())?;
         let host = self.0.store.host(&name).await.map_err(failed)?.ok_or_else(missing)?;
         let fleet = self.fleet()?;
-        let gone = match grants::revoke(&fleet, &host.spec, &grant.id).await {
+        let gone = match revoke(&fleet, &host.spec, &grant.id).await {
             Ok(_) => true,
             Err(error) => {
                 // It is revoked, and its line goes at the next look.
@@ -227,17 +248,6 @@ fn may_be_granted(state: HostState) -> bool {
     }
 }
 
-fn view(host: &HostRecord) -> Value {
-    json!({
-        "host": host.spec.name,
-        "address": host.spec.endpoint.address,
-        "port": host.spec.endpoint.port,
-        "user": host.spec.endpoint.user,
-        "state": host.state,
-        "gpus": host.spec.gpus,
-    })
-}
-
 fn granted(grant: &GrantRow, host: &HostRecord) -> Value {
     json!({
         "host": host.spec.name,
@@ -267,6 +277,36 @@ fn text<'c>(call: &'c Call, name: &str) -> Result<Option<&'c str>, Refusal> {
         Some(Value::String(text)) => Ok(Some(text)),
         Some(_) => Err(Refusal::bad_request(format!("`{name}` is text"))),
     }
+}
+
+/// A field that is a whole number within bounds, or absent.
+fn whole(call: &Call, name: &str, bounds: &RangeInclusive<u64>) -> Result<Option<u64>, Refusal> {
+    let wrong = || {
+        let (low, high) = (bounds.start(), bounds.end());
+        Refusal::bad_request(format!("`{name}` is a whole number, {low} to {high}"))
+    };
+    match call.body.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => {
+            // JSON has one kind of number: 8.0 is whole, too.
+            let float = value.as_f64().filter(|float| float.fract() == 0.0 && *float < 1e15);
+            let number = value.as_u64().or(float.filter(|float| *float >= 0.0).map(|f| f as u64));
+            number.filter(|number| bounds.contains(number)).map(Some).ok_or_else(wrong)
+        }
+    }
+}
+
+fn no_host() -> Refusal {
+    let detail = "no such host is assigned to this hotkey";
+    Refusal::new(StatusCode::NOT_FOUND, "no_host", detail)
+}
+
+/// The database does not answer; the caller gets no SQL.
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn failed(error: crate::store::Error) -> Refusal {
+    let causes = crate::error_chain::causes(&error);
+    tracing::error!(%error, ?causes, "validators are not answered");
+    internal()
 }
 
 fn internal() -> Refusal {

@@ -14,8 +14,8 @@ use std::time::Duration;
 use hyper::{Method, StatusCode};
 use orchestrator::axon::replay::now_ns;
 use orchestrator::axon::{
-    Admission, AxonContext, AxonLimits, Denied, Rate, Refusal, Route, Routes, TlsFiles, handler,
-    serve,
+    Admission, AxonContext, AxonLimits, Denied, Rate, Rates, Refusal, Route, RouteDoc, Routes,
+    TlsFiles, handler, schema, serve,
 };
 use orchestrator::hotkey::Hotkey;
 use orchestrator::store::Store;
@@ -50,15 +50,11 @@ impl Admission for Only {
     }
 }
 
-/// Rates that nobody meets, so that a test meets the one it is about.
+/// A rate that nobody meets, so that a test meets the one it is about.
+const UNHURRIED: Rate = Rate { per_second: 1_000_000, burst: 1_000_000 };
+
 fn generous() -> AxonLimits {
-    let rate = Rate { per_second: 1_000_000, burst: 1_000_000 };
-    AxonLimits {
-        per_address: rate,
-        per_hotkey: rate,
-        request_timeout: Duration::from_secs(1),
-        ..AxonLimits::default()
-    }
+    AxonLimits { request_timeout: Duration::from_secs(1), ..AxonLimits::default() }
 }
 
 fn routes() -> Routes {
@@ -67,6 +63,11 @@ fn routes() -> Routes {
         hash_fields,
         method: Method::POST,
         path,
+        doc: RouteDoc {
+            summary: "For the tests",
+            request: schema::request(&[], &[]),
+            answer: schema::request(&[], &[]),
+        },
         handler,
     };
     const ECHO: &[&str] = &["name", "text", "count", "ratio", "flag", "nothing", "items", "table"];
@@ -85,6 +86,7 @@ fn routes() -> Routes {
 /// A running axon with a database of its own.
 struct Axon {
     address: SocketAddr,
+    rates: Rates,
     cancel: CancellationToken,
     task: Option<JoinHandle<()>>,
     _folder: TempDir,
@@ -102,9 +104,9 @@ impl Axon {
         let cancel = CancellationToken::new();
         let (context, tls) =
             (context(&folder.path().join("o.db"), limits, tls.clone()).await, tls.is_some());
-        let stop = cancel.clone();
+        let (stop, rates) = (cancel.clone(), context.rates.clone());
         let task = tokio::spawn(async move { serve(listener, context, stop).await.unwrap() });
-        let axon = Self { address, cancel, task: Some(task), _folder: folder };
+        let axon = Self { address, rates, cancel, task: Some(task), _folder: folder };
         if !tls {
             begun(axon.connect().await).await;
         }
@@ -142,6 +144,8 @@ async fn context(database: &Path, limits: AxonLimits, tls: Option<TlsFiles>) -> 
         admission: Arc::new(Only([caller.hotkey(), ed.hotkey()].into())),
         routes: routes(),
         limits,
+        rates: Rates::new(UNHURRIED, UNHURRIED),
+        sessions: None,
         tls,
     }
 }

@@ -17,6 +17,29 @@ fn interpreter(name: &str) -> PathBuf {
     python
 }
 
+/// Runs a module of an environment as a program, in this folder; returns whether it went well, and what
+/// it wrote.
+pub async fn module(name: &str, module: &str, arguments: &[&str], folder: &Path) -> (bool, String) {
+    let output = tokio::process::Command::new(interpreter(name))
+        .args(["-W", "ignore", "-m", module])
+        .args(arguments)
+        .env_clear()
+        .env("HOME", folder)
+        .env("PATH", "/usr/bin:/bin")
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("PYTHONUTF8", "1")
+        .env("NO_COLOR", "1")
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .unwrap();
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    (output.status.success(), format!("{out}\n{err}"))
+}
+
 /// Runs a program of tests/python in an environment, with a home of its own; the last line that it
 /// writes is its result as JSON.
 pub async fn run(name: &str, program: &str, arguments: &[&str]) -> Value {

@@ -1,5 +1,9 @@
 //! `serve` and the operator API: the built binary, asked over HTTP.
 
+mod announcing;
+mod asking;
+mod schemathesis;
+mod sessions;
 mod validators;
 
 use std::fs;

@@ -1,6 +1,6 @@
 //! `sweep` by the built binary, on real SSH servers.
 
-mod alerts;
+pub mod alerts;
 mod lock;
 mod ours;
 mod schedule;

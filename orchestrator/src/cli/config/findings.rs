@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::cli::settings::Settings;
-use crate::config::{SECRET_HINT, Secret, SecretError};
+use crate::config::{AuthMethod, SECRET_HINT, Secret, SecretError};
 use crate::error_chain::causes;
 
 /// How bad a finding is.
@@ -54,6 +54,7 @@ pub fn of(settings: &Settings) -> Vec<Finding> {
         .map(|warning| Finding::warning(warning.render(path)))
         .collect();
     secrets(settings, &mut found);
+    tokens_in_the_open(settings, &mut found);
     files(settings, &mut found);
     ports(settings, &mut found);
     let config = settings.config();
@@ -98,6 +99,12 @@ fn secrets(settings: &Settings, found: &mut Vec<Finding>) {
             let hint = Some(SECRET_HINT.to_owned());
             found.push(Finding { hint, ..Finding::error(message) });
         }
+        Ok(None) if settings.config().validator_comms.auth.method == AuthMethod::Jwt => {
+            let message =
+                "`validator_comms.auth.method` is jwt, and there is no secret to sign with";
+            let hint = Some(SECRET_HINT.to_owned());
+            found.push(Finding { hint, ..Finding::error(message) });
+        }
         Ok(_) => {}
     }
     if let (Some(crate::config::SecretSource::Inline(_)), Some(file)) =
@@ -113,6 +120,22 @@ fn secrets(settings: &Settings, found: &mut Vec<Finding>) {
                 mode & 0o7777
             )));
         }
+    }
+}
+
+/// Whoever reads a token can use it: nobody may read along.
+fn tokens_in_the_open(settings: &Settings, found: &mut Vec<Finding>) {
+    let config = settings.config();
+    let closed = config.security.cert_path.is_some() || config.server.host.is_loopback();
+    if config.validator_comms.auth.method == AuthMethod::Jwt && !closed {
+        let message = format!(
+            "`validator_comms.auth.method` is jwt, and the service for validators at {} has no TLS: \
+             whoever reads a token on the way can use it",
+            config.server.host
+        );
+        let hint = "give [security] `cert_path` and `key_path`, or listen on loopback behind a \
+                    proxy with TLS";
+        found.push(Finding { hint: Some(hint.to_owned()), ..Finding::error(message) });
     }
 }
 

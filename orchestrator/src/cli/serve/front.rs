@@ -4,34 +4,47 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::api::Health;
-use crate::axon::{self, AxonContext, AxonLimits, Rate, TlsFiles};
+use crate::axon::{
+    self, Admission as _, AxonContext, AxonLimits, Denied, Rate, Rates, Sessions, TlsFiles,
+};
 use crate::chain::{
-    AccountId32, Announced, AnnouncementOptions, AxonAddress, ChainClient, ChainOptions, Network,
-    Signature, Signer,
+    Announced, AnnouncementOptions, AxonAddress, ChainClient, ChainOptions, Network,
 };
 use crate::cli::app::App;
+use crate::cli::chain::{self, ChainKey};
+use crate::cli::config::findings;
 use crate::cli::failure::Failure;
 use crate::cli::wallet;
-use crate::config::{self, Config, Source};
+use crate::config::{self, AuthMethod, Config, SECRET_HINT, Source};
 use crate::error_chain::causes;
 use crate::fleet::Fleet;
+use crate::fleet::sweep::{deliver, queue_notice};
 use crate::hotkey::Hotkey;
 use crate::metagraph_cache::MetagraphCache;
 use crate::service::{Doorkeeper, Validators};
-use crate::wallet::{Crypto, HotkeyPair, WalletPlace};
+use crate::store::{SessionFilter, Store};
+use crate::token::session::SessionKey;
+use crate::wallet::{HotkeyPair, WalletPlace};
 
 /// From one reading of the metagraph to the next: stakes change by the hour, and public nodes want
 /// to be asked rarely.
 const METAGRAPH_INTERVAL: Duration = Duration::from_secs(600);
 
-/// From a failed announcement to the next attempt: the chain takes one every ten minutes or so.
-const ANNOUNCE_AGAIN: Duration = Duration::from_secs(600);
+/// A chain that was not read for this long is told of: six readings that failed.
+const OUTAGE: Duration = Duration::from_secs(3600);
+
+/// From a failed announcement to the next attempt: what passes soon is tried again soon, twice as late
+/// each time.
+const ANNOUNCE_AGAIN: Duration = Duration::from_secs(5);
+
+/// No later than this: the chain takes one every ten minutes or so.
+const ANNOUNCE_AT_LEAST: Duration = Duration::from_secs(600);
 
 /// Everything that the service for validators is made of.
 pub struct Front {
@@ -40,8 +53,37 @@ pub struct Front {
     validators: Validators,
     metagraph: Option<MetagraphCache>,
     announcement: Option<(ChainClient, AnnouncementOptions)>,
-    /// Who is let in; its list can be changed.
-    pub door: Doorkeeper,
+    door: Doorkeeper,
+}
+
+/// What of a running front can be changed.
+#[derive(Clone)]
+pub struct Dials {
+    door: Doorkeeper,
+    rates: Rates,
+}
+
+impl Dials {
+    /// Takes over who is let in, and how often. Sessions of those who are not on the list any more
+    /// end: they are not taken up again by another list.
+    ///
+    /// # Errors
+    /// The database cannot be used.
+    pub async fn set(&self, app: &App<'_>, config: &Config) -> Result<(), Failure> {
+        self.door.allow(allowed(config));
+        self.rates.set(rate(config), rate(config));
+        let store = app.store().await?;
+        let live = SessionFilter { live: true, ..SessionFilter::default() };
+        for session in store.sessions(&live, u32::MAX).await? {
+            let known = Hotkey::parse(&session.validator);
+            if known.is_ok_and(|hotkey| self.door.admit(&hotkey) != Err(Denied::NotAllowed)) {
+                continue;
+            }
+            let one = SessionFilter { id: Some(session.id), ..live.clone() };
+            store.end_sessions(&app.actor, &one).await?;
+        }
+        Ok(())
+    }
 }
 
 impl Front {
@@ -54,7 +96,7 @@ impl Front {
         let Some(pair) = pair(app)? else { return Ok(None) };
         let config = &app.config;
         let store = app.store().await?.clone();
-        let chain = chain(app)?;
+        let chain = client(app)?;
         let metagraph = match &chain {
             Some(chain) => {
                 let netuid = config.bittensor.netuid;
@@ -89,21 +131,30 @@ impl Front {
         for (port, key) in ports {
             listeners.push(super::bind(config.server.host, port, key).await?);
         }
+        let sessions = sessions(app, &store, pair.hotkey())?;
         let context = AxonContext {
             pair: pair.clone(),
             store,
             admission: Arc::new(door.clone()),
             routes: validators.routes(),
             limits: limits(config),
+            rates: Rates::new(rate(config), rate(config)),
+            sessions,
             tls: tls(app),
         };
-        let announcement = announcement(app, chain)?;
+        let port = listeners.first().map_or(config.bittensor.axon_port, |(_, at)| at.port());
+        let announcement = announcement(app, chain, port)?;
         Ok(Some(Self { listeners, context, validators, metagraph, announcement, door }))
     }
 
     /// Where it listens.
     pub fn addresses(&self) -> Vec<String> {
         self.listeners.iter().map(|(_, address)| address.to_string()).collect()
+    }
+
+    /// What can be changed while it runs.
+    pub fn dials(&self) -> Dials {
+        Dials { door: self.door.clone(), rates: self.context.rates.clone() }
     }
 
     /// The hotkey that it answers for.
@@ -133,7 +184,8 @@ impl Front {
         let chain = async {
             if let Some(metagraph) = &self.metagraph {
                 let reading = metagraph.run(METAGRAPH_INTERVAL, app.cancel.clone());
-                tokio::join!(reading, follow_chain(app, metagraph, health));
+                let alerting = tell_of_outage(app, metagraph);
+                tokio::join!(reading, follow_chain(app, metagraph, health), alerting);
             }
         };
         let announcing = async {
@@ -147,7 +199,7 @@ impl Front {
 }
 
 /// The hotkeys of `allowed_validators`.
-pub fn allowed(config: &Config) -> BTreeSet<Hotkey> {
+fn allowed(config: &Config) -> BTreeSet<Hotkey> {
     // The configuration was refused if one of them were none.
     config.security.allowed_validators.iter().filter_map(|text| Hotkey::parse(text).ok()).collect()
 }
@@ -168,7 +220,7 @@ fn pair(app: &App<'_>) -> Result<Option<Arc<HotkeyPair>>, Failure> {
     wallet::unlock(app, &place).map(|pair| Some(Arc::new(pair)))
 }
 
-fn chain(app: &App<'_>) -> Result<Option<ChainClient>, Failure> {
+fn client(app: &App<'_>) -> Result<Option<ChainClient>, Failure> {
     let config = &app.config.bittensor;
     if config.skip_registration {
         return Ok(None);
@@ -186,6 +238,7 @@ fn chain(app: &App<'_>) -> Result<Option<ChainClient>, Failure> {
 fn announcement(
     app: &App<'_>,
     chain: Option<ChainClient>,
+    port: u16,
 ) -> Result<Option<(ChainClient, AnnouncementOptions)>, Failure> {
     let config = &app.config.bittensor;
     let Some(chain) = chain else { return Ok(None) };
@@ -193,18 +246,35 @@ fn announcement(
         app.report.note("the chain is told no address: `external_ip` of [bittensor] is not set");
         return Ok(None);
     };
-    let address = AxonAddress::new(ip, config.axon_port)
+    let address = AxonAddress::new(ip, port)
         .map_err(|error| Failure::user("cannot announce the axon").because(error))?;
     let (netuid, allow_private) = (config.netuid, config.allow_private_ip);
     Ok(Some((chain, AnnouncementOptions { netuid, address, allow_private })))
 }
 
-fn limits(config: &Config) -> AxonLimits {
+/// The sessions of validators, if their tokens are taken; `findings` has refused a listener that
+/// others could read along with.
+fn sessions(app: &App<'_>, store: &Store, axon: Hotkey) -> Result<Option<Sessions>, Failure> {
+    let auth = &app.config.validator_comms.auth;
+    if auth.method != AuthMethod::Jwt {
+        return Ok(None);
+    }
+    let failed = || Failure::user("cannot use the secret of tokens").hint(SECRET_HINT);
+    let secret = findings::secret(&app.settings).map_err(|error| failed().because(error))?;
+    let key = SessionKey::derive(secret.ok_or_else(failed)?.expose());
+    Ok(Some(Sessions::new(key, store.clone(), axon, auth.token_expiration)))
+}
+
+/// How often one address, and one hotkey, may ask.
+fn rate(config: &Config) -> Rate {
     let rate = &config.validator_comms.rate_limit;
-    let each = match rate.enabled {
+    match rate.enabled {
         true => Rate { per_second: rate.requests_per_second, burst: rate.burst_capacity },
         false => Rate { per_second: 1_000_000, burst: 1_000_000 },
-    };
+    }
+}
+
+fn limits(config: &Config) -> AxonLimits {
     let timeout = config.validator_comms.request_timeout;
     AxonLimits {
         connections: config.server.max_connections,
@@ -212,8 +282,6 @@ fn limits(config: &Config) -> AxonLimits {
         head_timeout: config.server.request_timeout,
         body_timeout: config.server.request_timeout,
         request_timeout: timeout,
-        per_address: each,
-        per_hotkey: each,
         ..AxonLimits::default()
     }
 }
@@ -249,19 +317,65 @@ async fn follow_chain(app: &App<'_>, metagraph: &MetagraphCache, health: &watch:
     }
 }
 
+/// Alerts when the chain could not be read for long, and when it is read again: once each.
+async fn tell_of_outage(app: &App<'_>, metagraph: &MetagraphCache) {
+    let began = Instant::now();
+    let mut told = false;
+    while !app.cancel.is_cancelled() {
+        // A miner that never read it has waited since the start.
+        let age = metagraph.age().unwrap_or_else(|| began.elapsed());
+        let stale = age > OUTAGE;
+        let done = tell_if(app, (stale != told).then(|| outage_words(stale, age)));
+        match done.await {
+            Ok(()) => told = stale,
+            Err(failure) => tracing::error!(what = failure.what, "nobody is told of the chain"),
+        }
+        super::rest(app, super::LOOK).await;
+    }
+}
+
+fn outage_words(stale: bool, age: Duration) -> String {
+    if !stale {
+        return "the chain is read again".to_owned();
+    }
+    let minutes = age.as_secs() / 60;
+    format!(
+        "the chain was not read for {minutes} min: validators are judged by what was known then, and \
+         after a day nobody is let in"
+    )
+}
+
+/// Queues a notice, if there is one, and delivers what is due: sweeps do that, too, where there are
+/// hosts.
+async fn tell_if(app: &App<'_>, notice: Option<String>) -> Result<(), Failure> {
+    let store = app.store().await?;
+    if notice.is_none() && store.waiting_alerts().await? == 0 {
+        return Ok(());
+    }
+    let channels = crate::cli::sweep::channels(app)?;
+    if let Some(notice) = notice {
+        tracing::warn!(notice, "the chain");
+        queue_notice(store, &app.actor, &notice, &channels).await?;
+    }
+    // One that cannot be delivered waits, and is tried again.
+    deliver(store, &app.actor, &channels, &app.config.alerts).await?;
+    Ok(())
+}
+
 /// Announces the axon, once, after as many attempts as it takes.
 async fn announce(
     app: &App<'_>,
-    chain: &ChainClient,
+    client: &ChainClient,
     options: &AnnouncementOptions,
     key: &ChainKey,
     health: &watch::Sender<Health>,
 ) {
     const NAME: &str = "announcement";
+    let mut pause = ANNOUNCE_AGAIN;
     loop {
         // Cancel safety: an announcement that was sent is found on the chain the next time.
         let done = tokio::select! {
-            done = chain.announce(key, options) => done,
+            done = chain::announce(app, client, key, options) => done,
             () = app.cancel.cancelled() => return,
         };
         match done {
@@ -281,26 +395,10 @@ async fn announce(
                 health.send_modify(|health| health.set(NAME, false, why));
             }
         }
-        super::rest(app, ANNOUNCE_AGAIN).await;
+        super::rest(app, pause).await;
+        pause = (pause * 2).min(ANNOUNCE_AT_LEAST);
         if app.cancel.is_cancelled() {
             return;
-        }
-    }
-}
-
-/// The hotkey as the chain's client wants it.
-struct ChainKey(Arc<HotkeyPair>);
-
-impl Signer for ChainKey {
-    fn hotkey(&self) -> AccountId32 {
-        AccountId32::from(*self.0.hotkey().public_key())
-    }
-
-    fn sign(&self, payload: &[u8]) -> Signature {
-        let signature = self.0.sign(payload);
-        match self.0.crypto() {
-            Crypto::Sr25519 => Signature::Sr25519(signature),
-            Crypto::Ed25519 => Signature::Ed25519(signature),
         }
     }
 }

@@ -70,6 +70,7 @@ pub async fn test(app: &App<'_>, _args: Args) -> Result<Exit, Failure> {
         well: 0,
         changes: Vec::new(),
         test: true,
+        notice: None,
     };
     let mut failed = 0;
     let mut rows = Vec::new();

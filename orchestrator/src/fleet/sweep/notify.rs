@@ -66,6 +66,31 @@ pub async fn queue(
     Ok(changes.len())
 }
 
+/// Queues one sentence about the service itself, for every channel.
+///
+/// # Errors
+/// The database cannot be written.
+pub async fn queue_notice(
+    store: &Store,
+    actor: &str,
+    notice: &str,
+    channels: &Channels,
+) -> Result<(), Error> {
+    let names: Vec<&str> = channels.all().iter().map(|channel| channel.name()).collect();
+    let alert = Alert {
+        at_ms: now_ms(),
+        from: actor.to_owned(),
+        hosts: 0,
+        well: 0,
+        changes: Vec::new(),
+        test: false,
+        notice: Some(notice.to_owned()),
+    };
+    // A struct of strings and numbers always has a JSON form.
+    let alert = serde_json::to_string(&alert).unwrap_or_default();
+    store.queue_notice(&names, &alert).await
+}
+
 fn alert(actor: &str, report: &SweepReport, changes: &[HostChange]) -> Alert {
     let of = |name: &HostName| -> Option<&HostReport> {
         let place = report.hosts.binary_search_by(|host| host.host.cmp(name)).ok()?;
@@ -97,6 +122,7 @@ fn alert(actor: &str, report: &SweepReport, changes: &[HostChange]) -> Alert {
         well: report.counts.well,
         changes,
         test: false,
+        notice: None,
     }
 }
 

@@ -134,6 +134,19 @@ impl Store {
         Ok(changes)
     }
 
+    /// Queues an alert that is of no host, for these channels.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub async fn queue_notice(&self, channels: &[&str], alert: &str) -> Result<(), Error> {
+        let operation = "queue an alert";
+        let mut tx = self.write(operation).await?;
+        for channel in channels {
+            put(&mut tx, channel, now_ms(), alert).await?;
+        }
+        tx.commit().await.map_err(statement(operation))
+    }
+
     /// The alerts whose time has come, oldest first, at most `limit` of them.
     ///
     /// # Errors

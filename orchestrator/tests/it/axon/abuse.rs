@@ -8,7 +8,8 @@ use orchestrator::wallet::{Crypto, HotkeyPair};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{
-    Axon, Response, SEEDS, STUCK, btauth_ping, exchange, generous, legacy_ping, pairs, request,
+    Axon, Response, SEEDS, STUCK, UNHURRIED, btauth_ping, exchange, generous, legacy_ping, pairs,
+    request,
 };
 
 fn code(response: &Response) -> &str {
@@ -135,7 +136,8 @@ async fn one_address_has_so_many_connections() {
 async fn rates_hold_for_each_hotkey_and_each_address() {
     // One more in a day would be best; a second is the longest there is, so the burst is what counts.
     let few = Rate { per_second: 1, burst: 3 };
-    let axon = Axon::start_with(AxonLimits { per_hotkey: few, ..generous() }, None).await;
+    let axon = Axon::start().await;
+    axon.rates.set(UNHURRIED, few);
     let [_, caller, _] = pairs();
     let ed = HotkeyPair::from_seed(Crypto::Ed25519, &SEEDS[1]).unwrap();
     let mut limited = None;
@@ -151,7 +153,7 @@ async fn rates_hold_for_each_hotkey_and_each_address() {
     assert!(limited.head.contains("retry-after: 1"), "{limited:?}");
     assert_eq!(axon.send(&btauth_ping(&ed, now_ns())).await.status, 200, "another hotkey");
 
-    let axon = Axon::start_with(AxonLimits { per_address: few, ..generous() }, None).await;
+    axon.rates.set(few, UNHURRIED);
     let mut answer = axon.send(&request("POST", "/v1/ping", &[], "{}")).await;
     for _ in 0..200 {
         if answer.status == 429 {

@@ -108,7 +108,7 @@ async fn http_auth_of_sdk_11_is_answered() {
                 assert_eq!((status, &body["code"]), (403, &json!("no_permit")), "{answer}")
             }
             "not_json" => {
-                assert_eq!((status, &body["code"]), (400, &json!("bad_request")), "{answer}")
+                assert_eq!((status, &body["code"]), (400, &json!("malformed_body")), "{answer}")
             }
             "unknown" => {
                 assert_eq!((status, &body["code"]), (404, &json!("unknown_route")), "{answer}")

@@ -1,6 +1,7 @@
 //! `orchestrator chain`, as an operator sees it.
 
 use sp_core::crypto::Ss58Codec as _;
+use sp_core::{Pair as _, sr25519};
 
 use crate::cli::operator::Operator;
 use crate::test_chain::metadata::{OLD, runtime};
@@ -128,4 +129,82 @@ async fn a_wrong_network_and_wrong_words_are_refused() {
     ] {
         operator.run(arguments.iter().copied()).await.expect(code);
     }
+}
+
+/// Writes the hotkey of so many same bytes as a wallet, and returns its address.
+fn wallet(operator: &Operator, seed: u8) -> String {
+    let folder = operator.home().join(".bittensor/wallets/default/hotkeys");
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("default");
+    std::fs::write(&file, format!("0x{}\n", format!("{seed:02x}").repeat(32))).unwrap();
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&file, private).unwrap();
+    pair(seed).public().to_ss58check()
+}
+
+fn pair(seed: u8) -> sr25519::Pair {
+    sr25519::Pair::from_seed(&[seed; 32])
+}
+
+#[tokio::test]
+async fn an_axon_is_announced_once_after_a_yes() {
+    let operator = Operator::new();
+    let key = wallet(&operator, 42);
+    let mut world = World::new(runtime(300, OLD));
+    world.register(pair(42).public().into());
+    let chain = TestChain::with(world).await;
+    let which = local(&chain);
+    let announce = async |more: &[&str]| {
+        let more = [&["--ip", "8.8.8.8"], more].concat();
+        operator.run(arguments(&["serve-axon"], &which, &more)).await
+    };
+    let sent = || chain.asked("author_submitAndWatchExtrinsic");
+    // Nobody is there to say yes; another's hotkey; nothing is sent by a dry run.
+    let unasked = announce(&[]).await.expect(1);
+    assert!(unasked.stderr.contains("--help"), "{unasked:?}");
+    let other = announce(&["--yes", "--hotkey", &address(1)]).await.expect(1);
+    assert!(other.stderr.contains(&key), "{other:?}");
+    announce(&["--dry-run"]).await.expect(2);
+    announce(&["--dry-run", "--yes", "--hotkey", &key]).await.expect(2);
+    announce(&["--dry-run", "--hotkey", &key]).await.expect(0);
+    assert_eq!(sent(), 0);
+
+    let done = announce(&["--yes", "--json"]).await.expect(0);
+    let document = &done.json_lines()[0];
+    assert_eq!((&document["sent"], &document["dry_run"]), (&true.into(), &false.into()));
+    assert_eq!(document["outcome"]["outcome"], "finalized");
+    let (ip, port, _) = chain.world().neurons.last().unwrap().axon.unwrap();
+    assert_eq!((ip.to_string().as_str(), port), ("8.8.8.8", 8091));
+    let again = announce(&["--yes", "--hotkey", &key]).await.expect(0);
+    assert!(again.stdout.contains("nothing was sent"), "{again:?}");
+    assert_eq!(sent(), 1);
+    assert_eq!(operator.audit().await, ["axon.announced"]);
+    // Too soon for another one: that is known before anything is signed.
+    let soon = announce(&["--yes", "--json", "--port", "1"]).await.expect(5);
+    assert_eq!(soon.json_lines()[0]["reason"], "chain_rejected", "{soon:?}");
+    assert_eq!(sent(), 1);
+}
+
+#[tokio::test]
+async fn a_refused_announcement_has_the_chains_name_for_it() {
+    let operator = Operator::new();
+    wallet(&operator, 42);
+    let mut world = World::new(runtime(300, OLD));
+    world.register(pair(42).public().into());
+    let chain = TestChain::with(world).await;
+    let which = local(&chain);
+    let more = ["--ip", "8.8.8.8", "--yes", "--json"];
+    chain.world().next_error = Some((12, "ServingRateLimitExceeded"));
+    let run = || operator.run(arguments(&["serve-axon"], &which, &more));
+    let refused = run().await.expect(5);
+    assert_eq!(refused.json_lines()[0]["reason"], "chain_rejected");
+    assert!(refused.stdout.contains("ServingRateLimitExceeded"), "{refused:?}");
+    chain.world().next_error = None;
+    // What became of it is not known: the connection is gone after it was sent.
+    chain.fail("author_submitAndWatchExtrinsic", Fault::Drop, Some(1));
+    let unknown = run().await.expect(5);
+    assert_eq!(unknown.json_lines()[0]["ok"], false, "{unknown:?}");
+    // Without a wallet there is nobody to sign.
+    let nobody = Operator::new().run(arguments(&["serve-axon"], &which, &more)).await.expect(1);
+    assert!(nobody.stdout.contains("wallets/default"), "{nobody:?}");
 }

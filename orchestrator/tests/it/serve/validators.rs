@@ -11,17 +11,20 @@ use orchestrator::wallet::{Crypto, HotkeyPair};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
+
 use super::{Answer, CONFIG, Service, ask_with, until};
 use crate::cli::operator::{Operator, eventually};
 use crate::deploy::host::Host;
 use crate::sshd::{context, generate_key};
 
-fn pair(seed: u8) -> HotkeyPair {
+pub fn pair(seed: u8) -> HotkeyPair {
     HotkeyPair::from_seed(Crypto::Sr25519, &[seed; 32]).unwrap()
 }
 
 /// An operator with a wallet, whose axon lets these in.
-fn miner(allowed: &[&HotkeyPair], more: &str) -> Operator {
+pub fn miner(allowed: &[&HotkeyPair], more: &str) -> Operator {
     let operator = Operator::new();
     let wallet = operator.home().join(".bittensor/wallets/miner/hotkeys");
     fs::create_dir_all(&wallet).unwrap();
@@ -32,7 +35,7 @@ fn miner(allowed: &[&HotkeyPair], more: &str) -> Operator {
     operator
 }
 
-fn configure(operator: &Operator, allowed: &[&HotkeyPair], more: &str) {
+pub fn configure(operator: &Operator, allowed: &[&HotkeyPair], more: &str) {
     let allowed: Vec<String> =
         allowed.iter().map(|pair| format!("\"{}\"", pair.hotkey())).collect();
     let text = format!(
@@ -44,26 +47,88 @@ fn configure(operator: &Operator, allowed: &[&HotkeyPair], more: &str) {
     operator.write("orchestrator.toml", &text);
 }
 
-fn axon(service: &Service) -> SocketAddr {
+pub fn axon(service: &Service) -> SocketAddr {
     service.listeners["axon"][0].as_str().unwrap().parse().unwrap()
 }
 
 /// One request as SDK 11 signs it.
-async fn call(service: &Service, who: &HotkeyPair, path: &str, body: Value) -> Answer {
-    let body = body.to_string();
+pub async fn call(service: &Service, who: &HotkeyPair, path: &str, body: Value) -> Answer {
+    let headers = signature(who, path, &body.to_string());
+    let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    ask_with(axon(service), "POST", path, &headers, &body.to_string()).await
+}
+
+/// The headers of a request as SDK 11 signs it.
+pub fn signature(who: &HotkeyPair, path: &str, body: &str) -> [(&'static str, String); 5] {
     let (nonce, sender, receiver) = (now_ns(), who.hotkey(), pair(1).hotkey());
     let digest = orchestrator::hex::sha256(body.as_bytes());
     let text = format!("btauth/1\nsr25519\nPOST\n{path}\n{digest}\n{nonce}\n{sender}\n{receiver}");
     let signature = format!("0x{}", orchestrator::hex::encode(&who.sign(text.as_bytes())));
-    let (nonce, sender, receiver) = (nonce.to_string(), sender.to_string(), receiver.to_string());
-    let headers = [
-        ("X-Bittensor-Version", "1"),
-        ("X-Bittensor-Hotkey", &sender),
-        ("X-Bittensor-Receiver", &receiver),
-        ("X-Bittensor-Nonce", &nonce),
-        ("X-Bittensor-Signature", &signature),
-    ];
-    ask_with(axon(service), "POST", path, &headers, &body).await
+    [
+        ("X-Bittensor-Version", "1".to_owned()),
+        ("X-Bittensor-Hotkey", sender.to_string()),
+        ("X-Bittensor-Receiver", receiver.to_string()),
+        ("X-Bittensor-Nonce", nonce.to_string()),
+        ("X-Bittensor-Signature", signature),
+    ]
+}
+
+/// Pings over a connection that stays open; returns the status.
+async fn ping_on(stream: &mut BufReader<TcpStream>, who: &HotkeyPair) -> u16 {
+    let mut head = "POST /v1/ping HTTP/1.1\r\nHost: axon\r\nContent-Length: 2\r\n".to_owned();
+    for (name, value) in signature(who, "/v1/ping", "{}") {
+        head += &format!("{name}: {value}\r\n");
+    }
+    stream.write_all(format!("{head}\r\n{{}}").as_bytes()).await.unwrap();
+    let (mut status, mut length) = (None, 0);
+    loop {
+        let mut line = String::new();
+        assert_ne!(stream.read_line(&mut line).await.unwrap(), 0, "the connection was closed");
+        if status.is_none() {
+            status = line.split(' ').nth(1).and_then(|text| text.parse().ok());
+        }
+        if let Some(text) = line.to_lowercase().strip_prefix("content-length:") {
+            length = text.trim().parse().unwrap();
+        }
+        if line == "\r\n" {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.unwrap();
+    status.unwrap()
+}
+
+#[tokio::test]
+async fn sighup_takes_over_rate_limits_and_keeps_connections() {
+    let validator = pair(7);
+    let limits = |rate: u32, burst: u32| {
+        format!(
+            "[validator_comms.rate_limit]\nrequests_per_second = {rate}\nburst_capacity = {burst}\n"
+        )
+    };
+    let operator = miner(&[&validator], &limits(100_000, 100_000));
+    let service = Service::start(&operator).await;
+    let mut stream = BufReader::new(TcpStream::connect(axon(&service)).await.unwrap());
+    until("it answers", async || (ping_on(&mut stream, &validator).await == 200).then_some(()))
+        .await;
+    let mut reloads = 0;
+    let mut reload = async |limits: &str| {
+        configure(&operator, &[&validator], limits);
+        service.running.signal(Signal::HUP);
+        reloads += 1;
+        let said = || service.running.written().1.matches("were taken over").count() == reloads;
+        eventually("it is read again", said).await;
+    };
+    reload(&limits(1, 2)).await;
+    // Two at once and one a second: the connection is the same, and is told to wait.
+    until("it is limited", async || (ping_on(&mut stream, &validator).await == 429).then_some(()))
+        .await;
+    reload(&limits(100_000, 100_000)).await;
+    for _ in 0..20 {
+        assert_eq!(ping_on(&mut stream, &validator).await, 200);
+    }
+    service.stop().await;
 }
 
 #[tokio::test]
@@ -105,6 +170,14 @@ async fn a_validator_gets_a_grant_logs_in_and_is_put_out() {
     ] {
         call(&service, &validator, "/v1/ssh-grants", body).await.expect(code);
     }
+    let options = json!({ "public_key": format!("command=\"id\" {public}") });
+    let refused = call(&service, &validator, "/v1/ssh-grants", options).await.expect(400);
+    assert_eq!(refused.json()["code"], "invalid_public_key");
+    // Signed well, and no JSON object.
+    let signed = signature(&validator, "/v1/hosts", "[1]");
+    let signed: Vec<_> = signed.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let refused = ask_with(axon(&service), "POST", "/v1/hosts", &signed, "[1]").await.expect(400);
+    assert_eq!(refused.json()["code"], "malformed_body");
     assert_eq!(fs::read(&keys_file).unwrap(), before);
     let body = json!({ "public_key": public, "host": "gpu-01", "duration_secs": 600 });
     let granted = until("the fleet is ready and grants", async || {

@@ -18,7 +18,7 @@ use crate::deploy::host::Host;
 const SECRET: &str = "T0K3N-do-not-tell";
 
 /// An HTTP server that answers as it is told, and keeps what it got.
-struct Receiver {
+pub struct Receiver {
     port: u16,
     /// The status of the next answers; 0 for none at all.
     answer: Arc<Mutex<u16>>,
@@ -27,7 +27,7 @@ struct Receiver {
 }
 
 impl Receiver {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (answer, got) = (Arc::new(Mutex::new(200)), Arc::new(Mutex::new(Vec::new())));
@@ -52,7 +52,7 @@ impl Receiver {
         Self { port, answer, got, task }
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}/hooks/{SECRET}", self.port)
     }
 
@@ -61,7 +61,7 @@ impl Receiver {
     }
 
     /// The bodies that came since the last call.
-    fn bodies(&self) -> Vec<Value> {
+    pub fn bodies(&self) -> Vec<Value> {
         let got = std::mem::take(&mut *self.got.lock().unwrap());
         let body = |request: &String| {
             let (head, body) = request.split_once("\r\n\r\n").unwrap();
