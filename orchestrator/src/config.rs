@@ -21,6 +21,7 @@ mod read;
 mod secret;
 mod sections;
 mod sweep;
+mod validators;
 
 pub use crate::toml_text::Diagnostic;
 pub use alerts::AlertsConfig;
@@ -34,6 +35,7 @@ pub use sections::{
     ServerConfig, SshConfig, SshSessionConfig, Strategy, ValidatorAssignment, ValidatorComms,
 };
 pub use sweep::SweepConfig;
+pub use validators::ValidatorChallenges;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +73,8 @@ pub struct Config {
     pub ssh_session: SshSessionConfig,
     /// `[validator_assignment]`.
     pub validator_assignment: ValidatorAssignment,
+    /// `[validator_challenges]`.
+    pub validator_challenges: ValidatorChallenges,
     /// `[ssh]`.
     pub ssh: SshConfig,
     /// `[sweep]`.

@@ -10,7 +10,7 @@ use super::{
     BittensorConfig, Config, DatabaseConfig, DatabaseUrl, ExecutorManagement, LogFormat, LogLevel,
     LoggingConfig, MetricsConfig, Network, OperatorApiConfig, Problems, PrometheusConfig,
     RateLimit, Reading, SecurityConfig, ServerConfig, SshConfig, SshSessionConfig, Strategy,
-    ValidatorAssignment, ValidatorComms, alerts, executors, sweep, toml_text,
+    ValidatorAssignment, ValidatorComms, alerts, executors, sweep, toml_text, validators,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -94,6 +94,12 @@ fn config(top: &Keys<'_, '_>, migrating: bool) -> Config {
             "[validator_assignment]",
             "validator_assignment.",
             validator_assignment,
+        ),
+        validator_challenges: top.table(
+            "validator_challenges",
+            "[validator_challenges]",
+            "validator_challenges.",
+            validators::challenges,
         ),
         ssh: top.table("ssh", "[ssh]", "ssh.", ssh),
         sweep: top.table("sweep", "[sweep]", "sweep.", sweep::read),

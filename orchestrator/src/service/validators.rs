@@ -20,6 +20,10 @@ use crate::ids::HostName;
 use crate::reason::Reason;
 use crate::store::{GrantRow, HostRecord, Store};
 
+mod challenges;
+
+pub use challenges::{ChallengeParts, Challenges};
+
 /// What the handlers share.
 #[derive(Clone)]
 pub struct Validators(Arc<Shared>);

@@ -1,5 +1,6 @@
 //! `serve` and the operator API: the built binary, asked over HTTP.
 
+mod challenges;
 mod validators;
 
 use std::fs;

@@ -17,13 +17,15 @@ use crate::chain::{
 };
 use crate::cli::app::App;
 use crate::cli::failure::Failure;
-use crate::cli::wallet;
+use crate::cli::{models, verify, wallet};
 use crate::config::{self, Config, Source};
 use crate::error_chain::causes;
 use crate::fleet::Fleet;
 use crate::hotkey::Hotkey;
 use crate::metagraph_cache::MetagraphCache;
-use crate::service::{Doorkeeper, Validators};
+use crate::runner::Artifact;
+use crate::service::{ChallengeParts, Challenges, Doorkeeper, Validators};
+use crate::signing_key::SigningKey;
 use crate::wallet::{Crypto, HotkeyPair, WalletPlace};
 
 /// From one reading of the metagraph to the next: stakes change by the hour, and public nodes want
@@ -38,6 +40,7 @@ pub struct Front {
     listeners: Vec<(TcpListener, SocketAddr)>,
     context: AxonContext,
     validators: Validators,
+    challenges: Option<Challenges>,
     metagraph: Option<MetagraphCache>,
     announcement: Option<(ChainClient, AnnouncementOptions)>,
     /// Who is let in; its list can be changed.
@@ -50,6 +53,7 @@ impl Front {
     pub async fn prepare(
         app: &App<'_>,
         fleet: watch::Receiver<Option<Arc<Fleet>>>,
+        artifact: &Arc<Artifact>,
     ) -> Result<Option<Self>, Failure> {
         let Some(pair) = pair(app)? else { return Ok(None) };
         let config = &app.config;
@@ -89,16 +93,21 @@ impl Front {
         for (port, key) in ports {
             listeners.push(super::bind(config.server.host, port, key).await?);
         }
+        let challenges = challenges(app, &validators, artifact, pair.hotkey())?;
+        let mut routes = validators.routes();
+        if let Some(challenges) = &challenges {
+            routes = challenges.routes(routes);
+        }
         let context = AxonContext {
             pair: pair.clone(),
             store,
             admission: Arc::new(door.clone()),
-            routes: validators.routes(),
+            routes,
             limits: limits(config),
             tls: tls(app),
         };
         let announcement = announcement(app, chain)?;
-        Ok(Some(Self { listeners, context, validators, metagraph, announcement, door }))
+        Ok(Some(Self { listeners, context, validators, challenges, metagraph, announcement, door }))
     }
 
     /// Where it listens.
@@ -143,6 +152,9 @@ impl Front {
         };
         tokio::join!(listening, chain, announcing);
         self.validators.drain().await;
+        if let Some(challenges) = &self.challenges {
+            challenges.drain().await;
+        }
     }
 }
 
@@ -150,6 +162,24 @@ impl Front {
 pub fn allowed(config: &Config) -> BTreeSet<Hotkey> {
     // The configuration was refused if one of them were none.
     config.security.allowed_validators.iter().filter_map(|text| Hotkey::parse(text).ok()).collect()
+}
+
+fn challenges(
+    app: &App<'_>,
+    validators: &Validators,
+    artifact: &Arc<Artifact>,
+    miner: Hotkey,
+) -> Result<Option<Challenges>, Failure> {
+    let config = app.config.validator_challenges.clone();
+    if !config.enabled {
+        return Ok(None);
+    }
+    let table = config.models.as_ref().map(|path| app.settings.resolve(path));
+    let (models, models_name) = models::load(table.as_deref())?;
+    let key = SigningKey::load_or_create(&verify::state_folder(app)).map_err(verify::no_key)?;
+    let artifact = Arc::clone(artifact);
+    let parts = ChallengeParts { config, artifact, key: Arc::new(key), models, models_name, miner };
+    Ok(Some(Challenges::new(validators.clone(), parts, app.cancel.clone())))
 }
 
 fn pair(app: &App<'_>) -> Result<Option<Arc<HotkeyPair>>, Failure> {
@@ -212,6 +242,7 @@ fn limits(config: &Config) -> AxonLimits {
         head_timeout: config.server.request_timeout,
         body_timeout: config.server.request_timeout,
         request_timeout: timeout,
+        stream_timeout: config.validator_challenges.answer_timeout,
         per_address: each,
         per_hotkey: each,
         ..AxonLimits::default()

@@ -16,12 +16,12 @@ use crate::cli::operator::{Operator, eventually};
 use crate::deploy::host::Host;
 use crate::sshd::{context, generate_key};
 
-fn pair(seed: u8) -> HotkeyPair {
+pub fn pair(seed: u8) -> HotkeyPair {
     HotkeyPair::from_seed(Crypto::Sr25519, &[seed; 32]).unwrap()
 }
 
 /// An operator with a wallet, whose axon lets these in.
-fn miner(allowed: &[&HotkeyPair], more: &str) -> Operator {
+pub fn miner(allowed: &[&HotkeyPair], more: &str) -> Operator {
     let operator = Operator::new();
     let wallet = operator.home().join(".bittensor/wallets/miner/hotkeys");
     fs::create_dir_all(&wallet).unwrap();
@@ -32,7 +32,7 @@ fn miner(allowed: &[&HotkeyPair], more: &str) -> Operator {
     operator
 }
 
-fn configure(operator: &Operator, allowed: &[&HotkeyPair], more: &str) {
+pub fn configure(operator: &Operator, allowed: &[&HotkeyPair], more: &str) {
     let allowed: Vec<String> =
         allowed.iter().map(|pair| format!("\"{}\"", pair.hotkey())).collect();
     let text = format!(
@@ -44,26 +44,31 @@ fn configure(operator: &Operator, allowed: &[&HotkeyPair], more: &str) {
     operator.write("orchestrator.toml", &text);
 }
 
-fn axon(service: &Service) -> SocketAddr {
+pub fn axon(service: &Service) -> SocketAddr {
     service.listeners["axon"][0].as_str().unwrap().parse().unwrap()
 }
 
 /// One request as SDK 11 signs it.
-async fn call(service: &Service, who: &HotkeyPair, path: &str, body: Value) -> Answer {
+pub async fn call(service: &Service, who: &HotkeyPair, path: &str, body: Value) -> Answer {
     let body = body.to_string();
+    let signed = signed(who, path, &body);
+    let headers: Vec<_> = signed.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    ask_with(axon(service), "POST", path, &headers, &body).await
+}
+
+/// The headers of a request as SDK 11 signs it.
+pub fn signed(who: &HotkeyPair, path: &str, body: &str) -> [(&'static str, String); 5] {
     let (nonce, sender, receiver) = (now_ns(), who.hotkey(), pair(1).hotkey());
     let digest = orchestrator::hex::sha256(body.as_bytes());
     let text = format!("btauth/1\nsr25519\nPOST\n{path}\n{digest}\n{nonce}\n{sender}\n{receiver}");
     let signature = format!("0x{}", orchestrator::hex::encode(&who.sign(text.as_bytes())));
-    let (nonce, sender, receiver) = (nonce.to_string(), sender.to_string(), receiver.to_string());
-    let headers = [
-        ("X-Bittensor-Version", "1"),
-        ("X-Bittensor-Hotkey", &sender),
-        ("X-Bittensor-Receiver", &receiver),
-        ("X-Bittensor-Nonce", &nonce),
-        ("X-Bittensor-Signature", &signature),
-    ];
-    ask_with(axon(service), "POST", path, &headers, &body).await
+    [
+        ("X-Bittensor-Version", "1".to_owned()),
+        ("X-Bittensor-Hotkey", sender.to_string()),
+        ("X-Bittensor-Receiver", receiver.to_string()),
+        ("X-Bittensor-Nonce", nonce.to_string()),
+        ("X-Bittensor-Signature", signature),
+    ]
 }
 
 #[tokio::test]
