@@ -131,7 +131,8 @@ enum Judgement {
 
 /// Decides by the labels, the lease and the clock alone.
 fn judge(container: &ContainerSummary, lease: Option<&Lease>, now: i64) -> Judgement {
-    let deadline = container.labels.get(labels::DEADLINE).and_then(|text| text.parse::<i64>().ok());
+    let time = |label| container.labels.get(label).and_then(|text| text.parse::<i64>().ok());
+    let (deadline, kept) = (time(labels::DEADLINE), time(labels::KEEP));
     let foreground = is(container, labels::MODE, "foreground");
     // Whoever holds it in the foreground renews the lease; a live lease that is not overdue is
     // somebody at work.
@@ -151,6 +152,7 @@ fn judge(container: &ContainerSummary, lease: Option<&Lease>, now: i64) -> Judge
         // It has ended.
         _ if foreground && !abandoned => Judgement::Keep,
         _ if is_left_behind(container) => Judgement::Remove("it has ended"),
+        _ if kept.is_some_and(|until| until <= now) => Judgement::Remove("it was kept long enough"),
         _ if lease.is_some() => Judgement::Release("the container has ended"),
         _ => Judgement::Keep,
     }
@@ -262,6 +264,20 @@ mod tests {
         ] {
             let judged = judge(&container(state, mode, remove, deadline), lease, NOW);
             assert_eq!(judged, expected, "{state} {mode} {remove} {deadline:?} {lease:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_validator_ran_is_kept_for_a_while_when_it_has_ended() {
+        for (state, until, expected) in [
+            ("exited", NOW + 1, Judgement::Release("the container has ended")),
+            ("exited", NOW, Judgement::Remove("it was kept long enough")),
+            ("dead", NOW, Judgement::Remove("it was kept long enough")),
+            ("running", NOW, Judgement::Keep),
+        ] {
+            let mut container = container(state, "detached", false, None);
+            container.labels.insert(labels::KEEP.to_owned(), until.to_string());
+            assert_eq!(judge(&container, Some(&lease(None)), NOW), expected, "{state} {until}");
         }
     }
 }
