@@ -35,7 +35,7 @@ pub use sections::{
     ServerConfig, SshConfig, SshSessionConfig, Strategy, ValidatorAssignment, ValidatorComms,
 };
 pub use sweep::SweepConfig;
-pub use validators::ValidatorChallenges;
+pub use validators::{ImageRule, PullPolicy, ValidatorChallenges, ValidatorContainers};
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +75,8 @@ pub struct Config {
     pub validator_assignment: ValidatorAssignment,
     /// `[validator_challenges]`.
     pub validator_challenges: ValidatorChallenges,
+    /// `[validator_containers]`.
+    pub validator_containers: ValidatorContainers,
     /// `[ssh]`.
     pub ssh: SshConfig,
     /// `[sweep]`.

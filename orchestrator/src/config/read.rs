@@ -101,6 +101,12 @@ fn config(top: &Keys<'_, '_>, migrating: bool) -> Config {
             "validator_challenges.",
             validators::challenges,
         ),
+        validator_containers: top.table(
+            "validator_containers",
+            "[validator_containers]",
+            "validator_containers.",
+            validators::containers,
+        ),
         ssh: top.table("ssh", "[ssh]", "ssh.", ssh),
         sweep: top.table("sweep", "[sweep]", "sweep.", sweep::read),
         alerts: top.table("alerts", "[alerts]", "alerts.", alerts::read),
@@ -251,6 +257,7 @@ fn validator_comms(keys: &Keys<'_, '_>) -> ValidatorComms {
     const SIGNED: &str = "every request of a validator is signed with its hotkey";
     let config = ValidatorComms {
         request_timeout: keys.seconds("request_timeout", WAIT, SECOND * 30),
+        stream_timeout: keys.time("stream_timeout", SECOND..=SECOND * 600, SECOND * 300),
         max_concurrent_sessions: keys.count("max_concurrent_sessions", 1..=65_536, 100),
         rate_limit: keys.table(
             "rate_limit",

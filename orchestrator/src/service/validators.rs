@@ -21,8 +21,10 @@ use crate::reason::Reason;
 use crate::store::{GrantRow, HostRecord, Store};
 
 mod challenges;
+mod containers;
 
 pub use challenges::{ChallengeParts, Challenges};
+pub use containers::Containers;
 
 /// What the handlers share.
 #[derive(Clone)]

@@ -1,6 +1,7 @@
 //! `serve` and the operator API: the built binary, asked over HTTP.
 
 mod challenges;
+mod containers;
 mod validators;
 
 use std::fs;

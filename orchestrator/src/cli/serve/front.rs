@@ -24,7 +24,7 @@ use crate::fleet::Fleet;
 use crate::hotkey::Hotkey;
 use crate::metagraph_cache::MetagraphCache;
 use crate::runner::Artifact;
-use crate::service::{ChallengeParts, Challenges, Doorkeeper, Validators};
+use crate::service::{ChallengeParts, Challenges, Containers, Doorkeeper, Validators};
 use crate::signing_key::SigningKey;
 use crate::wallet::{Crypto, HotkeyPair, WalletPlace};
 
@@ -41,6 +41,7 @@ pub struct Front {
     context: AxonContext,
     validators: Validators,
     challenges: Option<Challenges>,
+    containers: Option<Containers>,
     metagraph: Option<MetagraphCache>,
     announcement: Option<(ChainClient, AnnouncementOptions)>,
     /// Who is let in; its list can be changed.
@@ -98,6 +99,13 @@ impl Front {
         if let Some(challenges) = &challenges {
             routes = challenges.routes(routes);
         }
+        let containers = config.validator_containers.enabled.then(|| {
+            let own = config.validator_containers.clone();
+            Containers::new(validators.clone(), own, Arc::clone(artifact), app.cancel.clone())
+        });
+        if let Some(containers) = &containers {
+            routes = containers.routes(routes);
+        }
         let context = AxonContext {
             pair: pair.clone(),
             store,
@@ -107,7 +115,16 @@ impl Front {
             tls: tls(app),
         };
         let announcement = announcement(app, chain)?;
-        Ok(Some(Self { listeners, context, validators, challenges, metagraph, announcement, door }))
+        Ok(Some(Self {
+            listeners,
+            context,
+            validators,
+            challenges,
+            containers,
+            metagraph,
+            announcement,
+            door,
+        }))
     }
 
     /// Where it listens.
@@ -154,6 +171,9 @@ impl Front {
         self.validators.drain().await;
         if let Some(challenges) = &self.challenges {
             challenges.drain().await;
+        }
+        if let Some(containers) = &self.containers {
+            containers.drain().await;
         }
     }
 }
@@ -242,7 +262,7 @@ fn limits(config: &Config) -> AxonLimits {
         head_timeout: config.server.request_timeout,
         body_timeout: config.server.request_timeout,
         request_timeout: timeout,
-        stream_timeout: config.validator_challenges.answer_timeout,
+        stream_timeout: config.validator_comms.stream_timeout,
         per_address: each,
         per_hotkey: each,
         ..AxonLimits::default()
