@@ -16,6 +16,10 @@ pub struct ValidatorChallenges {
     pub enabled: bool,
     /// How many one validator may have under way.
     pub max_per_validator: usize,
+    /// How many one validator may begin within `rate_limit_window`.
+    pub rate_limit: usize,
+    /// See [`Self::rate_limit`].
+    pub rate_limit_window: Duration,
     /// How long a validator may take for the nonce of the next round.
     pub round_timeout: Duration,
     /// The model table; `None` is the built-in one.
@@ -28,6 +32,8 @@ pub(super) fn challenges(keys: &Keys<'_, '_>) -> ValidatorChallenges {
     ValidatorChallenges {
         enabled: keys.flag("enabled", true),
         max_per_validator: keys.count("max_per_validator", 1..=1024, 4),
+        rate_limit: keys.count("rate_limit", 1..=100_000, 60),
+        rate_limit_window: keys.time("rate_limit_window", Duration::from_secs(60)..=DAY, HOUR),
         round_timeout: keys.time("round_timeout", round, Duration::from_secs(30)),
         models: keys.path("models"),
     }

@@ -16,6 +16,7 @@ use crate::fleet::Fleet;
 use crate::fleet::grants::{self, GrantError, GrantRequest, GrantRules};
 use crate::grants::{FromAddress, PublicKey, assign};
 use crate::host_state::HostState;
+use crate::hotkey::Hotkey;
 use crate::ids::HostName;
 use crate::reason::Reason;
 use crate::store::{GrantRow, HostRecord, Store};
@@ -220,6 +221,11 @@ impl Validators {
             Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "starting", detail)
         })
     }
+}
+
+/// How leases and the audit chain name a validator that has something done on a host.
+fn actor(hotkey: &Hotkey) -> String {
+    format!("validator:{hotkey}")
 }
 
 /// Whether a validator may be let onto a host in this state. One that is faulty may be looked at.

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::lines::{Sheet, told_error};
-use super::{Validators, internal, may_be_granted, text};
+use super::{Validators, actor, internal, may_be_granted, text};
 use crate::axon::{Answer, Call, Lines, Refusal, Route, Routes, handler, streaming};
 use crate::config::ValidatorChallenges;
 use crate::fleet::{
@@ -29,7 +29,7 @@ use crate::ids::HostName;
 use crate::pow::raw_uuid;
 use crate::runner::Artifact;
 use crate::signing_key::SigningKey;
-use crate::store::HostRecord;
+use crate::store::{HostRecord, LeaseKind, now_ms};
 
 mod lines;
 
@@ -167,6 +167,7 @@ impl Challenges {
     async fn open(&self, call: &Call, lines: &Lines) -> Answer {
         let wanted = Wanted::of(call)?;
         let host = self.host(call, &wanted.host).await?;
+        self.within_rate(call).await?;
         let id = new_id()?;
         let under_way = self.begin(call, &id, &host, wanted)?;
         let ends_it = under_way.cancel.clone().drop_guard();
@@ -238,6 +239,25 @@ impl Challenges {
         Err(Refusal::new(StatusCode::CONFLICT, "host_unavailable", detail))
     }
 
+    /// Whether the caller may begin one more for now. What has held GPUs counts; that several at once
+    /// may pass together is bounded by how many may be under way.
+    async fn within_rate(&self, call: &Call) -> Result<(), Refusal> {
+        let config = &self.0.parts.config;
+        let window = i64::try_from(config.rate_limit_window.as_millis()).unwrap_or(i64::MAX);
+        let since = now_ms().saturating_sub(window);
+        let store = &self.0.validators.0.store;
+        let counted = store.count_leases(&actor(&call.hotkey), LeaseKind::Verify, since).await;
+        let (_, begun) = counted.map_err(|error| {
+            tracing::error!(%error, "validators are not answered");
+            internal()
+        })?;
+        if usize::try_from(begun).is_ok_and(|begun| begun >= config.rate_limit) {
+            let detail = "this hotkey has begun as many challenges as it may for now";
+            return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, "limit", detail));
+        }
+        Ok(())
+    }
+
     /// Begins a challenge, where it is within the limits.
     fn begin(
         &self,
@@ -248,7 +268,7 @@ impl Challenges {
     ) -> Result<UnderWay, Refusal> {
         let parts = &self.0.parts;
         let fleet = self.0.validators.fleet()?;
-        let fleet = fleet.acting_for(format!("validator:{}", call.hotkey));
+        let fleet = fleet.acting_for(actor(&call.hotkey));
         let (nonces, asked) = AskedNonces::new(wanted.nonce_fill, parts.config.round_timeout);
         let (tell, told) = mpsc::unbounded_channel();
         let talk = Talk { nonces, told, due: None, sheet: Sheet::new(Arc::clone(&parts.models)) };

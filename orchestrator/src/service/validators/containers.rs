@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use self::asked::{Asked, tail};
 use self::told::{told_error, view};
-use super::{Validators, internal, may_be_granted, text};
+use super::{Validators, actor, internal, may_be_granted, text};
 use crate::axon::{Answer, Call, Lines, Refusal, Route, Routes, handler, streaming};
 use crate::config::{PullPolicy, ValidatorContainers};
 use crate::docker::{ContainerPlan, LogQuery, Network, OutputStream};
@@ -325,11 +325,6 @@ impl Containers {
         let host = self.0.validators.0.store.host(name).await.map_err(failed)?;
         host.ok_or_else(told::no_container)
     }
-}
-
-/// How leases and the audit chain name a validator.
-fn actor(hotkey: &Hotkey) -> String {
-    format!("validator:{hotkey}")
 }
 
 fn options(asked: Asked, config: &ValidatorContainers, call: &Call) -> RunOptions {

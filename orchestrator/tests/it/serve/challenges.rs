@@ -41,7 +41,10 @@ impl Site {
     async fn with(gpus: &[&str], faults: &str, validators: &[&HotkeyPair], more: &str) -> Self {
         let gpus: Vec<String> = gpus.iter().map(|gpu| (*gpu).to_owned()).collect();
         let host = fake_gpus::host(&gpus, faults);
-        let more = format!("[validator_challenges]\nmodels = \"models.toml\"\n{more}");
+        let more = format!(
+            "[validator_comms.rate_limit]\nenabled = false\n\
+             [validator_challenges]\nmodels = \"models.toml\"\n{more}"
+        );
         // Every validator may ask for every host.
         let operator = miner(validators, &format!("enabled = false\n{more}"));
         operator.write("models.toml", &models());
@@ -341,7 +344,7 @@ async fn dendrite_of_sdk_10_makes_a_whole_challenge() {
 #[tokio::test]
 async fn nonces_come_in_their_turn_from_their_owner_alone() {
     let (validator, other) = (pair(7), pair(8));
-    let site = Site::start(&[&validator, &other], "max_per_validator = 1\n").await;
+    let site = Site::start(&[&validator, &other], "rate_limit = 1\n").await;
     let nonce = "22".repeat(32);
     for (body, expected) in [
         (json!({ "nonce_fill": "22" }), (400, "bad_request")),
@@ -367,9 +370,8 @@ async fn nonces_come_in_their_turn_from_their_owner_alone() {
         (&other, PROBE, probe.clone(), (404, "no_challenge")),
         (&other, CANCEL, json!({ "challenge": id }), (404, "no_challenge")),
         (&validator, PROBE, json!({ "challenge": id }), (400, "bad_request")),
-        // One at a time on a host, and as many of one validator as it may have.
+        // One at a time on a host.
         (&other, OPEN, opening(json!({ "gpus": [TWO] })), (409, "host_busy")),
-        (&validator, OPEN, opening(json!({ "gpus": [TWO] })), (409, "host_busy")),
     ] {
         let refused = site.refused(who, path, body.clone()).await;
         assert_eq!((refused.0, refused.1.as_str()), expected, "{path} {body}");
@@ -380,12 +382,30 @@ async fn nonces_come_in_their_turn_from_their_owner_alone() {
     assert_eq!(again, (409, "wrong_round".to_owned()));
     let judged = call(&site.service, &validator, COMMITMENTS, commitments).await.expect(200);
     assert_eq!(judged.json()["passed"], true);
+    // That was as many as it may begin for now.
+    let again = site.refused(&validator, OPEN, opening(json!({ "gpus": [ONE] }))).await;
+    assert_eq!(again, (429, "limit".to_owned()));
     // Another begins at once, and is cancelled.
     let id = site.opened(&other, json!({ "gpus": [ONE] })).await;
     let cancelled = call(&site.service, &other, CANCEL, json!({ "challenge": id })).await;
     assert_eq!(cancelled.expect(200).json()["cancelled"], true);
     assert!(site.store().await.live_leases(None).await.unwrap().is_empty(), "it is over by then");
     site.is_free().await;
+    site.service.stop().await;
+}
+
+#[tokio::test]
+async fn a_validator_has_so_many_under_way_on_all_hosts_together() {
+    let (validator, second) = (pair(7), fake_gpus::host(&[TWO.to_owned()], ""));
+    let site = Site::with(&[ONE], "", &[&validator], "max_per_validator = 1\n").await;
+    site.operator.fleet(&[site.host.pinned("gpu-01"), second.pinned("gpu-02")]);
+    site.operator.deploy([]).await.expect(0);
+    site.opened(&validator, json!({})).await;
+    // The fleet is read anew when a host comes, so that the second one is known by then or then.
+    let refused = site.refused(&validator, OPEN, opening(json!({ "host": "gpu-02" }))).await;
+    assert_eq!(refused, (429, "limit".to_owned()));
+    let refused = site.refused(&validator, OPEN, opening(json!({}))).await;
+    assert_eq!(refused, (409, "host_busy".to_owned()));
     site.service.stop().await;
 }
 

@@ -7,12 +7,13 @@ use orchestrator::wallet::HotkeyPair;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::validators::{call, miner, pair};
+use super::validators::{axon, call, miner, pair};
 use super::{Answer, Service, until};
 use crate::cli::operator::{Operator, eventually};
 use crate::containers::engine::{Engine, IMAGE};
 use crate::containers::{fake_gpus, labels_of};
 use crate::deploy::host::{Host, fake_nvml};
+use crate::python;
 
 const RUN: &str = "/v1/containers";
 const LIST: &str = "/v1/containers/list";
@@ -33,7 +34,7 @@ impl Site {
         let host = Host::with_docker(&Engine::shared().socket(), &[], &gpus);
         let section = format!(
             "enabled = false\n[validator_containers]\nenabled = true\nimages = [\"{IMAGE}\", \"orch-it/allowed/*\"]\n{more}\
-             [sweep]\nignore = [{}]\n",
+             [validator_comms.rate_limit]\nenabled = false\n[sweep]\nignore = [{}]\n",
             // What sweeps say of a fake's host is no matter here; a faulty one gives no GPUs.
             Code::ALL
                 .iter()
@@ -250,6 +251,25 @@ async fn one_that_has_ended_is_kept_for_a_while_and_its_gpus_are_free() {
     for id in [&id, &next] {
         site.ask(&validator, STOP, id).await.expect(200);
     }
+    site.service.stop().await;
+}
+
+#[tokio::test]
+async fn dendrite_of_sdk_10_runs_a_container() {
+    let validator = pair(7);
+    let site = Site::start(&[&validator], "").await;
+    let (port, hotkey) = (axon(&site.service).port().to_string(), pair(1).hotkey().to_string());
+    let seed = format!("0x{}", "07".repeat(32));
+    let arguments = [port.as_str(), &hotkey, &seed, "gpu-01", IMAGE];
+    let results = python::run("sdk10", "container_calls.py", &arguments).await;
+    for name in ["run", "inspect", "logs", "list", "stop"] {
+        assert_eq!(results[name]["status"], 200, "{name} of {results}");
+    }
+    assert_eq!(results["over"]["status"], 404, "{results}");
+    assert_eq!((&results["exit_code"], &results["stopped"]), (&json!(7), &json!(true)));
+    assert_eq!(results["log"], json!([{ "stream": "stdout", "text": "it's\n" }]));
+    assert_eq!(results["gpus"].as_array().unwrap().len(), 1, "{results}");
+    assert_eq!((&results["listed"], &results["phases"][0]), (&json!([true]), &json!("connecting")));
     site.service.stop().await;
 }
 
