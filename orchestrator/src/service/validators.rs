@@ -23,6 +23,7 @@ use crate::store::{GrantRow, HostRecord, Store};
 
 mod challenges;
 mod containers;
+mod requests;
 
 pub use challenges::{ChallengeParts, Challenges};
 pub use containers::Containers;

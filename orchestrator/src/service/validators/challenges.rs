@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::lines::{Sheet, told_error};
-use super::{Validators, actor, internal, may_be_granted, text};
+use super::requests::{gpus, nonce, required};
+use super::{Validators, actor, internal, text};
 use crate::axon::{Answer, Call, Lines, Refusal, Route, Routes, handler, streaming};
 use crate::config::ValidatorChallenges;
 use crate::fleet::{
@@ -26,7 +27,6 @@ use crate::fleet::{
 };
 use crate::hotkey::Hotkey;
 use crate::ids::HostName;
-use crate::pow::raw_uuid;
 use crate::runner::Artifact;
 use crate::signing_key::SigningKey;
 use crate::store::{HostRecord, LeaseKind, now_ms};
@@ -166,7 +166,7 @@ impl Challenges {
 
     async fn open(&self, call: &Call, lines: &Lines) -> Answer {
         let wanted = Wanted::of(call)?;
-        let host = self.host(call, &wanted.host).await?;
+        let host = self.0.validators.assigned_host(call, &wanted.host).await?;
         self.within_rate(call).await?;
         let id = new_id()?;
         let under_way = self.begin(call, &id, &host, wanted)?;
@@ -222,21 +222,6 @@ impl Challenges {
         under_way.cancel.cancel();
         under_way.ended.cancelled().await;
         Ok(Map::from_iter([("cancelled".to_owned(), Value::from(true))]))
-    }
-
-    /// The host, if it is the caller's and in a state in which it may be challenged.
-    async fn host(&self, call: &Call, name: &str) -> Result<HostRecord, Refusal> {
-        let hosts = self.0.validators.assigned(call).await?;
-        let host = hosts.into_values().find(|host| host.spec.name.as_str() == name);
-        let host = host.ok_or_else(|| {
-            let detail = "no such host is assigned to this hotkey";
-            Refusal::new(StatusCode::NOT_FOUND, "no_host", detail)
-        })?;
-        if may_be_granted(host.state) {
-            return Ok(host);
-        }
-        let detail = format!("the host is {}", host.state.name());
-        Err(Refusal::new(StatusCode::CONFLICT, "host_unavailable", detail))
     }
 
     /// Whether the caller may begin one more for now. What has held GPUs counts; that several at once
@@ -420,42 +405,11 @@ impl Wanted {
         };
         Ok(Self {
             host: required(call, "host")?.to_owned(),
-            gpus: gpus(call)?,
+            gpus: gpus(call, MOST_GPUS)?,
             mode,
             nonce_fill: nonce(call, "nonce_fill")?,
         })
     }
-}
-
-/// The UUIDs of `gpus`; none are all.
-fn gpus(call: &Call) -> Result<Vec<String>, Refusal> {
-    let wrong = || Refusal::bad_request("`gpus` is a list of UUIDs, each once");
-    let list = match call.body.get("gpus") {
-        None | Some(Value::Null) => return Ok(Vec::new()),
-        Some(Value::Array(list)) if list.len() <= MOST_GPUS => list,
-        Some(_) => return Err(wrong()),
-    };
-    let mut gpus: Vec<String> = Vec::new();
-    for gpu in list {
-        let gpu = gpu.as_str().filter(|gpu| raw_uuid(gpu).is_some()).ok_or_else(wrong)?;
-        if gpus.iter().any(|other| other == gpu) {
-            return Err(wrong());
-        }
-        gpus.push(gpu.to_owned());
-    }
-    Ok(gpus)
-}
-
-fn required<'c>(call: &'c Call, name: &str) -> Result<&'c str, Refusal> {
-    text(call, name)?.ok_or_else(|| Refusal::bad_request(format!("`{name}` is missing")))
-}
-
-/// 32 bytes in hexadecimal.
-fn nonce(call: &Call, name: &str) -> Result<[u8; 32], Refusal> {
-    let bytes = crate::hex::decode(required(call, name)?);
-    bytes
-        .and_then(|bytes| bytes.try_into().ok())
-        .ok_or_else(|| Refusal::bad_request(format!("`{name}` is 32 bytes in hexadecimal")))
 }
 
 fn no_challenge() -> Refusal {

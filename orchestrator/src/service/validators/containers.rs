@@ -21,7 +21,8 @@ use tokio_util::task::TaskTracker;
 
 use self::asked::{Asked, tail};
 use self::told::{told_error, view};
-use super::{Validators, actor, internal, may_be_granted, text};
+use super::requests::required;
+use super::{Validators, actor, internal};
 use crate::axon::{Answer, Call, Lines, Refusal, Route, Routes, handler, streaming};
 use crate::config::{PullPolicy, ValidatorContainers};
 use crate::docker::{ContainerPlan, LogQuery, Network, OutputStream};
@@ -146,7 +147,7 @@ impl Containers {
     async fn run(&self, call: &Call, lines: &Lines) -> Answer {
         let config = &self.0.config;
         let asked = Asked::of(call, config)?;
-        let host = self.host(call, &asked.host).await?;
+        let host = self.0.validators.assigned_host(call, &asked.host).await?;
         let fleet = Arc::new(self.0.validators.fleet()?.acting_for(actor(&call.hotkey)));
         let turn = {
             let mut starting = self.0.starting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -268,17 +269,6 @@ impl Containers {
         task.await.unwrap_or_else(|_| Err(internal()))
     }
 
-    /// The host, if it is the caller's and takes leases.
-    async fn host(&self, call: &Call, name: &str) -> Result<HostRecord, Refusal> {
-        let hosts = self.0.validators.assigned(call).await?;
-        let host = hosts.into_values().find(|host| host.spec.name.as_str() == name);
-        let host = host.ok_or_else(|| {
-            let detail = "no such host is assigned to this hotkey";
-            Refusal::new(StatusCode::NOT_FOUND, "no_host", detail)
-        })?;
-        if may_be_granted(host.state) { Ok(host) } else { Err(told::unavailable()) }
-    }
-
     /// Whether the caller may have one more. The turn to start is its own meanwhile.
     async fn within_limits(&self, fleet: &Fleet) -> Result<(), Refusal> {
         let config = &self.0.config;
@@ -296,8 +286,7 @@ impl Containers {
 
     /// The lease of the caller's own container, by its whole id.
     async fn own(&self, call: &Call) -> Result<Lease, Refusal> {
-        let id = text(call, "container")?
-            .ok_or_else(|| Refusal::bad_request("`container` is missing"))?;
+        let id = required(call, "container")?;
         let store = &self.0.validators.0.store;
         let leases = store.leases_by_prefix(id, 1).await.map_err(failed)?;
         let actor = actor(&call.hotkey);

@@ -78,16 +78,7 @@ impl Site {
     }
 
     async fn stream(&self, who: &HotkeyPair, path: &str, body: Value) -> Stream {
-        let body = body.to_string();
-        let mut headers = signed(who, path, &body).to_vec();
-        headers.push(("Accept", "application/x-ndjson".to_owned()));
-        headers.push(("Content-Length", body.len().to_string()));
-        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let address = axon(&self.service);
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        let request = head(address, "POST", path, &headers) + &body;
-        stream.write_all(request.as_bytes()).await.unwrap();
-        Stream(BufReader::new(stream))
+        stream(&self.service, who, path, body).await
     }
 
     async fn store(&self) -> Store {
@@ -125,12 +116,26 @@ fn opening(more: Value) -> Value {
     body
 }
 
+/// One request as SDK 11 signs it, whose answer comes in lines.
+pub async fn stream(service: &Service, who: &HotkeyPair, path: &str, body: Value) -> Stream {
+    let body = body.to_string();
+    let mut headers = signed(who, path, &body).to_vec();
+    headers.push(("Accept", "application/x-ndjson".to_owned()));
+    headers.push(("Content-Length", body.len().to_string()));
+    let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let address = axon(service);
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = head(address, "POST", path, &headers) + &body;
+    stream.write_all(request.as_bytes()).await.unwrap();
+    Stream(BufReader::new(stream))
+}
+
 /// An answer in lines.
-struct Stream(BufReader<TcpStream>);
+pub struct Stream(BufReader<TcpStream>);
 
 impl Stream {
     /// The next line and when it came; `None` at the end.
-    async fn next(&mut self) -> Option<(Value, Instant)> {
+    pub async fn next(&mut self) -> Option<(Value, Instant)> {
         loop {
             let mut line = String::new();
             let read = tokio::time::timeout(STUCK, self.0.read_line(&mut line)).await;

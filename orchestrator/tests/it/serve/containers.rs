@@ -7,6 +7,7 @@ use orchestrator::wallet::HotkeyPair;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use super::challenges::stream;
 use super::validators::{axon, call, miner, pair};
 use super::{Answer, Service, until};
 use crate::cli::operator::{Operator, eventually};
@@ -30,10 +31,15 @@ struct Site {
 impl Site {
     /// A host with the Engine and two (fake) GPUs, and a service that lets these in.
     async fn start(validators: &[&HotkeyPair], more: &str) -> Self {
+        Self::with(validators, "orch-it/allowed/*", more).await
+    }
+
+    /// The same, with these images allowed, too.
+    async fn with(validators: &[&HotkeyPair], images: &str, more: &str) -> Self {
         let gpus = format!("LD_LIBRARY_PATH={} FAKE_NVML=honest", fake_nvml().display());
         let host = Host::with_docker(&Engine::shared().socket(), &[], &gpus);
         let section = format!(
-            "enabled = false\n[validator_containers]\nenabled = true\nimages = [\"{IMAGE}\", \"orch-it/allowed/*\"]\n{more}\
+            "enabled = false\n[validator_containers]\nenabled = true\nimages = [\"{IMAGE}\", \"{images}\"]\n{more}\
              [validator_comms.rate_limit]\nenabled = false\n[sweep]\nignore = [{}]\n",
             // What sweeps say of a fake's host is no matter here; a faulty one gives no GPUs.
             Code::ALL
@@ -251,6 +257,32 @@ async fn one_that_has_ended_is_kept_for_a_while_and_its_gpus_are_free() {
     for id in [&id, &next] {
         site.ask(&validator, STOP, id).await.expect(200);
     }
+    site.service.stop().await;
+}
+
+#[tokio::test]
+async fn who_hangs_up_before_it_runs_gives_it_up() {
+    let validator = pair(7);
+    // A registry that says nothing.
+    let registry = Engine::shared().listen();
+    let address = registry.local_addr().unwrap();
+    let site = Site::with(&[&validator], &format!("{address}/*"), "").await;
+    let body = json!({ "host": "gpu-01", "image": format!("{address}/x:1"), "gpu_count": 2 });
+    let mut lines = stream(&site.service, &validator, RUN, body).await;
+    loop {
+        let (line, _) = lines.next().await.expect("it goes on");
+        if line["phase"] == "pulling" {
+            break;
+        }
+    }
+    assert_eq!(site.store().await.live_leases(None).await.unwrap().len(), 1);
+    drop(lines);
+    until("the GPUs are free", async || {
+        site.store().await.live_leases(None).await.unwrap().is_empty().then_some(())
+    })
+    .await;
+    let id = site.ran(&validator, json!({ "gpu_count": 2 })).await;
+    site.ask(&validator, STOP, &id).await.expect(200);
     site.service.stop().await;
 }
 

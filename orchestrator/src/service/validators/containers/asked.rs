@@ -3,13 +3,12 @@
 use runner_protocol::HostFacts;
 use serde_json::Value;
 
-use super::super::text;
+use super::super::requests::{self, required};
 use crate::axon::{Call, Refusal};
 use crate::config::ValidatorContainers;
 use crate::docker::ImageName;
 use crate::fleet::containers::Wish;
 use crate::host_spec::ContainerRules;
-use crate::pow::raw_uuid;
 
 /// The fields that a legacy caller must have signed: all of them.
 pub const HASH_FIELDS: &[&str] = &[
@@ -50,10 +49,7 @@ pub struct Asked {
 
 impl Asked {
     pub fn of(call: &Call, config: &ValidatorContainers) -> Result<Self, Refusal> {
-        let required = |name: &str| {
-            text(call, name)?.ok_or_else(|| Refusal::bad_request(format!("`{name}` is missing")))
-        };
-        let image = ImageName::parse(required("image")?)
+        let image = ImageName::parse(required(call, "image")?)
             .map_err(|error| Refusal::bad_request(format!("`image`: {error}")))?;
         if !config.images.iter().any(|rule| rule.allows(image.as_str())) {
             let detail = "this image is not among those that may be run";
@@ -67,7 +63,7 @@ impl Asked {
             environment.push(("NVIDIA_VISIBLE_DEVICES".to_owned(), "void".to_owned()));
         }
         Ok(Self {
-            host: required("host")?.to_owned(),
+            host: required(call, "host")?.to_owned(),
             image,
             command: command(call)?,
             environment,
@@ -109,21 +105,7 @@ pub fn tail(call: &Call) -> Result<u64, Refusal> {
 }
 
 fn gpus(call: &Call, most: usize) -> Result<Wish, Refusal> {
-    let wrong = || Refusal::bad_request("`gpus` is a list of UUIDs, each once");
-    let mut named: Vec<String> = Vec::new();
-    match call.body.get("gpus") {
-        None | Some(Value::Null) => {}
-        Some(Value::Array(list)) => {
-            for gpu in list {
-                let gpu = gpu.as_str().filter(|gpu| raw_uuid(gpu).is_some()).ok_or_else(wrong)?;
-                if named.len() >= most || named.iter().any(|other| other == gpu) {
-                    return Err(wrong());
-                }
-                named.push(gpu.to_owned());
-            }
-        }
-        Some(_) => return Err(wrong()),
-    }
+    let named = requests::gpus(call, most)?;
     let count = match call.body.get("gpu_count") {
         None | Some(Value::Null) => 0,
         Some(value) => {

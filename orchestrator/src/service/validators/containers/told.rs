@@ -7,6 +7,7 @@ use hyper::StatusCode;
 use serde_json::{Value, json};
 
 use super::super::internal;
+use super::super::requests::unavailable;
 use crate::axon::Refusal;
 use crate::docker::State;
 use crate::fleet::containers::{ContainerError, Found};
@@ -115,11 +116,6 @@ pub fn told_error(error: &ContainerError) -> Refusal {
 pub fn no_container() -> Refusal {
     let detail = "this hotkey has no such container, or it was removed";
     Refusal::new(StatusCode::NOT_FOUND, "no_container", detail)
-}
-
-pub fn unavailable() -> Refusal {
-    let detail = "the host takes no containers at the moment";
-    Refusal::new(StatusCode::CONFLICT, "host_unavailable", detail)
 }
 
 pub fn over_limit() -> Refusal {
