@@ -1,8 +1,8 @@
 //! The axon: the public listener that validators call.
 //!
 //! [`serve`] owns one task that accepts, one task for each connection, one that writes nonces
-//! ([`replay`]) and, with TLS, one that looks for new certificates. All end by the token, connections
-//! after a bounded drain. A request goes through `front` in a fixed order, the cheap checks first:
+//! ([`replay`]), one for each answer that is a stream, and, with TLS, one that looks for new
+//! certificates. All end by the token, connections after a bounded drain. A request goes through `front` in a fixed order, the cheap checks first:
 //! address limit, route, headers, body, signature, [`Admission`], hotkey limit, session limit, nonce,
 //! handler. State is spent only on senders that are admitted. What must *not* be here: what a handler
 //! does, the chain, the configuration; the caller hands those in with an [`AxonContext`].
@@ -18,6 +18,7 @@ pub mod replay;
 mod routes;
 pub mod schema;
 mod sessions;
+mod stream;
 mod tls;
 
 use std::net::IpAddr;
@@ -32,8 +33,9 @@ pub use answer::Refusal;
 pub use limits::{Rate, Rates};
 pub use listener::{ServeError, serve};
 pub use openapi::PATH as OPENAPI_PATH;
-pub use routes::{Answer, Call, Handler, Route, RouteDoc, Routes, handler};
+pub use routes::{Answer, Call, Handler, Route, RouteDoc, Routes, handler, streaming};
 pub use sessions::Sessions;
+pub use stream::{Gone, Lines};
 pub use tls::{TlsError, TlsFiles};
 
 /// Whether a sender, whose signature was checked, may call at all.
@@ -123,6 +125,10 @@ pub struct AxonLimits {
     pub body_timeout: Duration,
     /// For the handler to answer. A legacy caller may wait for less.
     pub request_timeout: Duration,
+    /// For an answer that is a stream, from its first byte to its last.
+    pub stream_timeout: Duration,
+    /// For the caller to take what is left of a stream when its time is over; it is cut off then.
+    pub stream_rest: Duration,
     /// For a TLS handshake.
     pub handshake_timeout: Duration,
     /// For running requests to end when the axon stops.
@@ -141,6 +147,8 @@ impl Default for AxonLimits {
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
+            stream_timeout: Duration::from_secs(300),
+            stream_rest: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(10),
         }

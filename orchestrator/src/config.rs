@@ -21,6 +21,7 @@ mod read;
 mod secret;
 mod sections;
 mod sweep;
+mod validators;
 
 pub use crate::toml_text::Diagnostic;
 pub use alerts::AlertsConfig;
@@ -35,6 +36,7 @@ pub use sections::{
     ValidatorAuth, ValidatorComms,
 };
 pub use sweep::SweepConfig;
+pub use validators::{ImageRule, PullPolicy, ValidatorChallenges, ValidatorContainers};
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +74,10 @@ pub struct Config {
     pub ssh_session: SshSessionConfig,
     /// `[validator_assignment]`.
     pub validator_assignment: ValidatorAssignment,
+    /// `[validator_challenges]`.
+    pub validator_challenges: ValidatorChallenges,
+    /// `[validator_containers]`.
+    pub validator_containers: ValidatorContainers,
     /// `[ssh]`.
     pub ssh: SshConfig,
     /// `[sweep]`.

@@ -27,6 +27,6 @@ pub use outcome::{Change, FleetEvent, HostOutcome, Step};
 pub use purge::purge;
 pub use trust::{TrustChange, inspect, replace};
 pub use verify::{
-    GpuReport, GpuStep, GpuVerdict, HostVerdict, ModelSource, VerifyError, VerifyEvent,
-    VerifyOptions, VerifyStep, sentence, short_uuid, verify,
+    AskedNonces, AskedRound, GpuName, GpuReport, GpuStep, GpuVerdict, HostVerdict, ModelSource,
+    NonceSender, VerifyError, VerifyEvent, VerifyOptions, VerifyStep, sentence, short_uuid, verify,
 };

@@ -11,8 +11,8 @@ mod judge;
 mod sizes;
 
 pub use challenge::{
-    Asked, ChallengeRecord, GpuTarget, NoRandomness, REFERENCE_SIZES, gpu_challenge, probed_again,
-    random_moments, raw_uuid, reference_challenge,
+    Asked, ChallengeRecord, GpuTarget, NoRandomness, REFERENCE_SIZES, asked_by_another,
+    gpu_challenge, probed_again, random_moments, raw_uuid, reference_challenge,
 };
 pub use document::{
     CheckRow, DocumentError, Examination, GpuLabel, MAX_DOCUMENT_BYTES, ProofRecord, SignedProof,

@@ -14,4 +14,4 @@ pub use admission::Doorkeeper;
 pub use containers::reconcile_containers;
 pub use grants::reconcile_all;
 pub use instance::{Instance, InstanceError};
-pub use validators::Validators;
+pub use validators::{ChallengeParts, Challenges, Containers, Validators};

@@ -3,9 +3,11 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::time::Duration;
 
-use http_body_util::Full;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
 use hyper::header::{
     CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
@@ -224,19 +226,23 @@ impl Answering<'_> {
     }
 }
 
-/// A finished response.
-pub type Built = Response<Full<Bytes>>;
+/// What a response is made of: bytes that are there, or that come.
+pub type Content = UnsyncBoxBody<Bytes, Infallible>;
+
+/// A response, or the beginning of one.
+pub type Built = Response<Content>;
 
 /// A JSON document that is there already.
 pub fn document_response(document: Bytes) -> Built {
-    let mut response = Response::new(Full::new(document));
+    let mut response = Response::new(Full::new(document).boxed_unsync());
     let kind = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response
 }
 
 fn json_response(status: StatusCode, kind: &'static str, body: &str) -> Built {
-    let mut response = Response::new(Full::new(Bytes::copy_from_slice(body.as_bytes())));
+    let content = Full::new(Bytes::copy_from_slice(body.as_bytes())).boxed_unsync();
+    let mut response = Response::new(content);
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response

@@ -12,12 +12,15 @@ use hyper::{Method, Request, StatusCode};
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::answer::{Answering, Built, Refusal, document_response};
 use super::auth::{AuthError, Bounds, Claim, Scheme, Signed};
 use super::replay::{Replay, now_ns};
-use super::routes::{Call, Found, Route};
+use super::routes::{Call, Found, Handler, Route};
 use super::sessions::{Bearer, OPEN_PATH, Sessions, bearer};
+use super::stream::{self, Begun, Streamed};
 use super::{AxonContext, openapi, party, ping};
 use crate::hotkey::Hotkey;
 
@@ -28,8 +31,18 @@ pub struct Front {
     uuid: String,
     /// The OpenAPI document.
     document: Bytes,
-    sessions: Semaphore,
+    sessions: Arc<Semaphore>,
     large_bodies: Semaphore,
+    /// One for each answer that is a stream.
+    streams: TaskTracker,
+}
+
+/// What a request comes to.
+enum Done {
+    /// The body of the request, and the answer.
+    Whole(Bytes, Map<String, Value>),
+    /// An answer that has begun.
+    Begun(Built),
 }
 
 /// A stated length up to which a body is read without asking. Every connection may have one of these,
@@ -75,17 +88,25 @@ impl Front {
         let document = openapi::document(&context.routes, context.sessions.is_some());
         Self {
             document: document.to_string().into(),
-            sessions: Semaphore::new(context.limits.sessions),
+            sessions: Arc::new(Semaphore::new(context.limits.sessions)),
             large_bodies: Semaphore::new(context.limits.large_bodies),
+            streams: TaskTracker::new(),
             context,
             replay,
             uuid,
         }
     }
 
-    /// Answers a request. Cancel safety: it may be dropped at any await when the caller has gone; a
-    /// nonce that was spent stays spent.
-    pub async fn answer(self: Arc<Self>, address: IpAddr, request: Request<Incoming>) -> Built {
+    /// Answers a request. `cut` ends the connection, where a stream is not taken.
+    ///
+    /// # Cancel safety
+    /// It may be dropped at any await when the caller has gone; a nonce that was spent stays spent.
+    pub async fn answer(
+        self: Arc<Self>,
+        address: IpAddr,
+        request: Request<Incoming>,
+        cut: CancellationToken,
+    ) -> Built {
         let began = Instant::now();
         let (head, body) = request.into_parts();
         let scheme = Claim::scheme(&head.headers);
@@ -93,7 +114,7 @@ impl Front {
         if head.uri.path() == openapi::PATH {
             return self.describe(&head, address);
         }
-        let result = self.work(&head, body, address, &mut progress).await;
+        let result = self.work(&head, body, address, &mut progress, cut).await;
         let path = head.uri.path();
         // A synapse stands alone after the slash; who calls one without a header is answered as one.
         let name = path.trim_start_matches('/');
@@ -109,7 +130,8 @@ impl Front {
             headers: &head.headers,
         };
         match result {
-            Ok((request, answer)) => answering.success(&request, &answer),
+            Ok(Done::Whole(request, answer)) => answering.success(&request, &answer),
+            Ok(Done::Begun(response)) => response,
             Err(refusal) => {
                 tracing::debug!(%address, path, code = refusal.code, "refused");
                 let mut response = answering.refusal(&refusal);
@@ -146,7 +168,8 @@ impl Front {
         body: Incoming,
         address: IpAddr,
         progress: &mut Progress,
-    ) -> Result<(Bytes, Map<String, Value>), Refusal> {
+        cut: CancellationToken,
+    ) -> Result<Done, Refusal> {
         self.within_rate(address)?;
         let route = match self.context.routes.find(&head.method, head.uri.path()) {
             Found::Route(route) => route,
@@ -164,12 +187,18 @@ impl Front {
         };
         progress.sender = Some(sender);
         self.admit(sender)?;
-        let _session = self.sessions.try_acquire().map_err(|_| Refusal::busy())?;
+        let session = self.sessions.clone().try_acquire_owned().map_err(|_| Refusal::busy())?;
         match &credential {
             Credential::Signed(claim) => self.spend(claim).await?,
             Credential::Session(sessions, bearer) => sessions.check(bearer).await?,
         }
-        let limit = self.context.limits.request_timeout;
+        let limits = &self.context.limits;
+        let limit = match route.handler {
+            Handler::Whole(_) => limits.request_timeout,
+            Handler::Streaming(_) => limits.stream_timeout,
+        };
+        let patience = credential.claim().and_then(Claim::patience);
+        let patience = patience.filter(|patience| !patience.is_zero()).unwrap_or(limit).min(limit);
         let call = Call {
             hotkey: sender,
             scheme: credential.claim().map(Claim::is_of),
@@ -177,17 +206,24 @@ impl Front {
             address,
             body: fields(&body)?,
             query: head.uri.query().map(str::to_owned),
-            timeout: credential
-                .claim()
-                .and_then(Claim::patience)
-                .filter(|patience| !patience.is_zero())
-                .unwrap_or(limit)
-                .min(limit),
+            timeout: patience,
         };
-        let patience = call.timeout;
-        match timeout(patience, (route.handler)(call)).await {
-            Ok(answer) => answer.map(|answer| (body, answer)),
-            Err(_) => Err(Refusal::too_slow()),
+        match &route.handler {
+            Handler::Whole(handler) => match timeout(patience, handler(call)).await {
+                Ok(answer) => answer.map(|answer| Done::Whole(body, answer)),
+                Err(_) => Err(Refusal::too_slow()),
+            },
+            Handler::Streaming(handler) => {
+                let wanted =
+                    call.scheme != Some(Scheme::Legacy) && stream::is_wanted(&head.headers);
+                let streamed = Streamed { handler: &**handler, call, patience };
+                if !wanted {
+                    return streamed.gathered().await.map(|answer| Done::Whole(body, answer));
+                }
+                let rest = limits.stream_rest;
+                let begun = Begun { tasks: &self.streams, session, cut, rest };
+                streamed.begin(begun).await.map(Done::Begun)
+            }
         }
     }
 
@@ -275,6 +311,12 @@ impl Front {
             Ok(false) => Err(AuthError::Replayed.into()),
             Err(_) => Err(Refusal::journal()),
         }
+    }
+
+    /// Waits for the streams, whose connections have ended.
+    pub async fn end_streams(&self) {
+        self.streams.close();
+        self.streams.wait().await;
     }
 
     /// Time for running requests to end.

@@ -97,6 +97,7 @@ pub async fn serve(
         tracing::warn!("{} connections of the axon were cut off", connections.len());
     }
     connections.shutdown().await;
+    front.end_streams().await;
     watching.shutdown().await;
     // The journal's task writes what waits and ends with the last handle to it.
     drop(front);
@@ -142,8 +143,9 @@ impl Connection {
     }
 
     async fn speak(&self, stream: impl AsyncRead + AsyncWrite + Unpin, address: IpAddr) {
+        let cut = CancellationToken::new();
         let service = service_fn(|request| {
-            let answer = self.front.clone().answer(address, request);
+            let answer = self.front.clone().answer(address, request, cut.clone());
             async move { Ok::<_, std::convert::Infallible>(answer.await) }
         });
         let mut http = http1::Builder::new();
@@ -156,8 +158,14 @@ impl Connection {
             ended = connection.as_mut() => ended,
             () = self.cancel.cancelled() => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                // Cancel safety: as above.
+                tokio::select! {
+                    ended = connection => ended,
+                    () = cut.cancelled() => return,
+                }
             }
+            // Who does not take a stream in time is a broken connection.
+            () = cut.cancelled() => return,
         };
         if let Err(error) = ended {
             tracing::debug!(%address, "the connection broke: {error}");

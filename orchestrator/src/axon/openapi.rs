@@ -2,9 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::routes::{Route, Routes};
+use super::routes::{Handler, Route, Routes};
 use super::schema;
 use super::sessions::OPEN_PATH;
+use super::stream::KIND;
 
 /// Where the document is; no signature is needed to read it.
 pub const PATH: &str = "/v1/openapi.json";
@@ -20,16 +21,18 @@ const SIGNATURE: [(&str, &str); 5] = [
 ];
 
 /// The refusals that every route may answer.
-const REFUSALS: [(&str, &str); 10] = [
+const REFUSALS: [(&str, &str); 12] = [
     ("400", "The request itself is wrong"),
     ("403", "The hotkey may not call"),
     ("404", "There is no such thing for this hotkey"),
     ("405", "The path has another method"),
     ("408", "It was not done in time"),
     ("409", "It does not fit what is there"),
+    ("410", "Its time is over, or it was given up"),
     ("413", "The body is too large"),
     ("429", "Too many requests"),
     ("500", "The service failed"),
+    ("502", "A host did not do its part"),
     ("503", "The service has too much to do, or is starting"),
 ];
 
@@ -70,10 +73,15 @@ fn operation(route: &Route, sessions: bool) -> Value {
     }
     let must = route.doc.request.get("required").and_then(Value::as_array);
     let needs_body = must.is_some_and(|must| !must.is_empty());
-    let mut responses = Map::from_iter([
-        ("200".to_owned(), response("Done", "application/json", &route.doc.answer)),
-        ("401".to_owned(), unauthenticated()),
-    ]);
+    let mut done = response("Done", "application/json", &route.doc.answer);
+    let lines = matches!(route.handler, Handler::Streaming(_));
+    if let Some(content) = done.get_mut("content").and_then(Value::as_object_mut).filter(|_| lines)
+    {
+        let line = json!({ "type": "string", "description": "a JSON object a line; the last is the answer" });
+        content.insert(KIND.to_owned(), json!({ "schema": line }));
+    }
+    let mut responses =
+        Map::from_iter([("200".to_owned(), done), ("401".to_owned(), unauthenticated())]);
     responses.extend(REFUSALS.map(|(status, why)| (status.to_owned(), refusal(why))));
     json!({
         "operationId": route.synapse,

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::answer::Refusal;
 use super::auth::Scheme;
+use super::stream::Lines;
 use crate::hotkey::Hotkey;
 
 /// A request whose sender is proven and admitted.
@@ -35,8 +36,17 @@ pub struct Call {
 /// The fields of the answer, or why there is none.
 pub type Answer = Result<Map<String, Value>, Refusal>;
 
+type Whole = dyn Fn(Call) -> BoxFuture<'static, Answer> + Send + Sync;
+type Streaming = dyn Fn(Call, Lines) -> BoxFuture<'static, Answer> + Send + Sync;
+
 /// What answers a call. It may be dropped at any await: the caller has gone or its time is over.
-pub type Handler = Arc<dyn Fn(Call) -> BoxFuture<'static, Answer> + Send + Sync>;
+#[derive(Clone)]
+pub enum Handler {
+    /// With one answer.
+    Whole(Arc<Whole>),
+    /// With lines as they come, and an answer at the end.
+    Streaming(Arc<Streaming>),
+}
 
 /// A handler of an async function.
 pub fn handler<F, A>(f: F) -> Handler
@@ -44,7 +54,16 @@ where
     F: Fn(Call) -> A + Send + Sync + 'static,
     A: Future<Output = Answer> + Send + 'static,
 {
-    Arc::new(move |call| Box::pin(f(call)))
+    Handler::Whole(Arc::new(move |call| Box::pin(f(call))))
+}
+
+/// A handler of an async function that says lines meanwhile.
+pub fn streaming<F, A>(f: F) -> Handler
+where
+    F: Fn(Call, Lines) -> A + Send + Sync + 'static,
+    A: Future<Output = Answer> + Send + 'static,
+{
+    Handler::Streaming(Arc::new(move |call, lines| Box::pin(f(call, lines))))
 }
 
 /// One thing that can be called.

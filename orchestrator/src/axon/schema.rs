@@ -81,6 +81,19 @@ pub fn answer(fields: &[(&str, Value)]) -> Value {
     schema
 }
 
+/// As [`answer`] for one that comes after lines: those are in it where they were not passed on before.
+#[must_use]
+pub fn after_lines(fields: &[(&str, Value)]) -> Value {
+    let mut schema = answer(fields);
+    let line = json!({ "type": "object", "properties": { "event": text("what happened") } });
+    if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.insert("event".to_owned(), text("always result"));
+        properties
+            .insert("events".to_owned(), list(line, "the lines before, where they are gathered"));
+    }
+    schema
+}
+
 fn owned((name, schema): (&str, Value)) -> (String, Value) {
     (name.to_owned(), schema)
 }

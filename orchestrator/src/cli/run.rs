@@ -155,8 +155,14 @@ async fn attempt(app: &App<'_>, args: Args) -> Result<Ended, Failure> {
     let fleet = Arc::new(app.fleet(&specs, false).await?);
     let artifact = runner_if_there(app, args.runner.runner.as_deref())?;
     let mut sink: Option<Box<dyn Sink>> = (!args.detach).then(|| app.report.sink());
-    let mut options =
-        RunOptions { plan: plan(&args, None)?, wish, pull: args.pull, auth, grace: args.grace };
+    let mut options = RunOptions {
+        plan: plan(&args, None)?,
+        wish,
+        pull: args.pull,
+        auth,
+        grace: args.grace,
+        client: None,
+    };
     let view = View::new(app);
     for spec in &specs {
         options.plan = plan(&args, spec.containers.socket.as_deref())?;

@@ -66,7 +66,7 @@ pub async fn run(app: &App<'_>, args: Args) -> Result<Exit, Failure> {
     tell_undeployed(app).await?;
     let config = &app.config;
     let (fleet, reachable) = watch::channel(None);
-    let front = Front::prepare(app, reachable).await?;
+    let front = Front::prepare(app, reachable, &sweeps.artifact).await?;
     let (host, port) = (config.operator_api.host, config.operator_api.port);
     let api = bind(host, port, "operator_api.port").await?;
     let state = ApiState::new(ApiParts {

@@ -11,7 +11,7 @@ use super::{
     LogFormat, LogLevel, LoggingConfig, MetricsConfig, Network, OperatorApiConfig, Problems,
     PrometheusConfig, RateLimit, Reading, SecurityConfig, ServerConfig, SshConfig,
     SshSessionConfig, Strategy, ValidatorAssignment, ValidatorAuth, ValidatorComms, alerts,
-    executors, sweep, toml_text,
+    executors, sweep, toml_text, validators,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -95,6 +95,18 @@ fn config(top: &Keys<'_, '_>, migrating: bool) -> Config {
             "[validator_assignment]",
             "validator_assignment.",
             validator_assignment,
+        ),
+        validator_challenges: top.table(
+            "validator_challenges",
+            "[validator_challenges]",
+            "validator_challenges.",
+            validators::challenges,
+        ),
+        validator_containers: top.table(
+            "validator_containers",
+            "[validator_containers]",
+            "validator_containers.",
+            validators::containers,
         ),
         ssh: top.table("ssh", "[ssh]", "ssh.", ssh),
         sweep: top.table("sweep", "[sweep]", "sweep.", sweep::read),
@@ -245,6 +257,7 @@ fn executor_management(keys: &Keys<'_, '_>, migrating: bool) -> ExecutorManageme
 fn validator_comms(keys: &Keys<'_, '_>) -> ValidatorComms {
     let config = ValidatorComms {
         request_timeout: keys.seconds("request_timeout", WAIT, SECOND * 30),
+        stream_timeout: keys.time("stream_timeout", SECOND..=SECOND * 600, SECOND * 300),
         max_concurrent_sessions: keys.count("max_concurrent_sessions", 1..=65_536, 100),
         rate_limit: keys.table(
             "rate_limit",

@@ -111,6 +111,8 @@ pub struct ExecutorManagement {
 pub struct ValidatorComms {
     /// From a request's first byte to the last of its answer.
     pub request_timeout: Duration,
+    /// The same for one whose answer comes in lines.
+    pub stream_timeout: Duration,
     /// Requests that are worked on at a time.
     pub max_concurrent_sessions: usize,
     /// `[validator_comms.rate_limit]`.

@@ -318,7 +318,7 @@ impl Card<'_> {
         let mut watched = Watched::default();
         let session = &mut self.reached.session;
         let proving = Proving::new(session, vec![(0, issued)], &mut watched, self.on_event);
-        let mut answers = proving.run(&[]).await.map_err(VerifyError::from)?;
+        let mut answers = proving.run(&[]).await?;
         let (challenge, proof, timings) = match answers.pop() {
             Some(Ok(answers)) => answers
                 .into_iter()

@@ -27,4 +27,4 @@ pub use error::ContainerError;
 pub use host::HostEngine;
 pub use list::{ContainerRow, HostContainers, list};
 pub use reconcile::{Reconciled, reconcile, reconcile_if_held};
-pub use run::{Ended, Pull, RunEvent, RunOptions, Sink, Started, Stop, pump, run};
+pub use run::{Client, Ended, Pull, RunEvent, RunOptions, Sink, Started, Stop, pump, run};

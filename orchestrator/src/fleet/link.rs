@@ -23,6 +23,14 @@ pub struct Fleet {
     pub actor: String,
 }
 
+impl Fleet {
+    /// The same fleet, for somebody else's doings.
+    #[must_use]
+    pub fn acting_for(&self, actor: String) -> Self {
+        Self { store: self.store.clone(), ssh: Arc::clone(&self.ssh), actor }
+    }
+}
+
 /// Why a host could not be reached or did not do its part.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {

@@ -9,9 +9,13 @@
 //! them, because a card that is free could else stand in for the one that is asked again. What counts
 //! is one try in which everybody answers at once.
 //!
+//! Who does not trust us chooses the nonces itself, and sends each when the round before has been
+//! answered ([`AskedNonces`]). There is one try then: another one is another challenge.
+//!
 //! - `targets`: which GPUs, and what each is taken for. Pure.
 //! - `leases`: what others hold is left alone, and what is challenged is held meanwhile.
 //! - `rounds`: what one GPU must answer, in order. Pure.
+//! - `nonces`: nonces that somebody else chooses, each awaited in its turn.
 //! - `proving`: the talk with all of them in one session; the barrier is there.
 //! - `judging`: what is made of one GPU's answers.
 //! - `verdict`: what is said of each GPU and of the host.
@@ -21,6 +25,7 @@ mod error;
 mod event;
 mod judging;
 mod leases;
+mod nonces;
 pub(super) mod proving;
 mod rounds;
 pub(super) mod targets;
@@ -53,6 +58,7 @@ use crate::store::{ChallengeEnd, Duplicate, NewChallenge, NewEvent, SeenBy, now_
 
 pub use self::error::VerifyError;
 pub use self::event::{GpuStep, VerifyEvent, VerifyStep};
+pub use self::nonces::{AskedNonces, AskedRound, NoNonce, NonceSender};
 pub use self::targets::{GpuName, ModelSource};
 pub use self::telemetry::{Observed, Span};
 pub use self::verdict::{GpuReport, GpuVerdict, HostVerdict, Probe, sentence, short_uuid};
@@ -94,6 +100,9 @@ pub struct VerifyOptions {
     pub validator_hotkey: [u8; 32],
     /// sr25519 public key of this orchestrator, or zero.
     pub orchestrator_hotkey: [u8; 32],
+    /// Who chooses the nonces; without anybody they are random and ours. Then there is one try, and
+    /// the mode is not [`Mode::Hold`].
+    pub asked: Option<Arc<AskedNonces>>,
 }
 
 impl VerifyOptions {
@@ -113,6 +122,7 @@ impl VerifyOptions {
             local: false,
             validator_hotkey: [0; 32],
             orchestrator_hotkey: [0; 32],
+            asked: None,
         }
     }
 }
@@ -291,6 +301,10 @@ impl Run<'_> {
         let known =
             self.fleet.store.least_rtt_ns(&self.spec.name).await.map_err(VerifyError::Store)?;
         let least_rtt_ns = known.unwrap_or(u64::MAX).min(reached.rtt_ns);
+        if !plan.unfit.is_empty() {
+            let left_out = plan.unfit.iter().map(|unfit| (unfit.gpu.clone(), unfit.reason));
+            (self.on_event)(VerifyEvent::LeftOut(left_out.collect()));
+        }
         let names = plan.targets.iter().map(|target| target.gpu.clone()).collect();
         (self.on_event)(VerifyEvent::Gpus(names));
         let (gpus, ends, tries) =
@@ -363,7 +377,8 @@ impl Run<'_> {
             let judged = self
                 .one_try(reached, targets, &alive, &mut verdicts, duplicates, least_rtt_ns)
                 .await?;
-            let again = tries < self.options.tries && judged.iter().any(|(_, one)| one.only_slow);
+            let may_again = self.options.asked.is_none() && tries < self.options.tries;
+            let again = may_again && judged.iter().any(|(_, one)| one.only_slow);
             alive.retain(|place| {
                 judged.iter().any(|(of, one)| of == place && (one.only_slow || one.verdict.passed))
             });
@@ -411,10 +426,16 @@ impl Run<'_> {
                 slot.challenge = Some(crate::hex::encode(&first.context.challenge_id));
             }
         }
+        for (place, one) in &issued {
+            if let Some(first) = one.probes.first() {
+                let context = Box::new(first.context.clone());
+                (self.on_event)(VerifyEvent::Issued { gpu: *place, context });
+            }
+        }
         (self.on_event)(VerifyEvent::Step(VerifyStep::Challenging));
         let mut watched = Watched::new(targets.iter().map(|target| target.gpu.uuid.as_str()));
         let proving = Proving::new(&mut reached.session, issued, &mut watched, self.on_event);
-        let answers = proving.run(&moments).await?;
+        let answers = proving.asking(self.options.asked.clone()).run(&moments).await?;
         (self.on_event)(VerifyEvent::Step(VerifyStep::Judging));
         let mut tasks = JoinSet::new();
         let mut judged = Vec::new();
@@ -475,6 +496,11 @@ impl Run<'_> {
                     pow::gpu_challenge(&asked, &GpuTarget { model, uuid, index, count })?
                 }
             };
+            let challenge = match &self.options.asked {
+                // The nonces of the rounds are not known yet.
+                Some(asked) => pow::asked_by_another(challenge, asked.fill()),
+                None => challenge,
+            };
             let one = self.with_later_probes(challenge, target, moments.len())?;
             rows.push(self.row(&one, moments)?);
             issued.push((place, one));
@@ -526,6 +552,14 @@ impl Run<'_> {
                 .collect();
             fields.insert("held".to_owned(), json!(later));
         }
+        if let Some(fields) = document.as_object_mut()
+            && self.options.asked.is_some()
+        {
+            // They come later, and stand in the proof.
+            fields.remove("nonce_probe");
+            fields.remove("nonce_open");
+            fields.insert("nonces".to_owned(), json!("of the one who asked"));
+        }
         Ok(NewChallenge {
             id: id.unwrap_or_default(),
             host: self.spec.name.clone(),
@@ -539,7 +573,7 @@ impl Run<'_> {
 
     /// The random moments of a hold, as many as it is long; none in the other modes.
     fn hold_moments(&self) -> Result<Vec<Duration>, NoRandomness> {
-        if self.options.mode != Mode::Hold {
+        if self.options.mode != Mode::Hold || self.options.asked.is_some() {
             return Ok(Vec::new());
         }
         let hold = self.options.hold_for;

@@ -111,6 +111,14 @@ pub fn gpu_challenge(asked: &Asked, target: &GpuTarget<'_>) -> Result<Challenge,
     Ok(Challenge { context, nonce_probe: random()?, nonce_open: random()?, counts })
 }
 
+/// The challenge with the filling nonce of somebody who chooses the nonces itself. Those of the rounds
+/// are zero until they come.
+#[must_use]
+pub fn asked_by_another(challenge: Challenge, nonce_fill: [u8; 32]) -> Challenge {
+    let context = Context { nonce_fill, ..challenge.context };
+    Challenge { context, nonce_probe: [0; 32], nonce_open: [0; 32], ..challenge }
+}
+
 /// The same memory probed once more: fresh nonces, the same context.
 ///
 /// # Errors

@@ -1,8 +1,11 @@
 //! What validators can ask for: their hosts, proofs of them, and SSH grants on them.
 
+mod challenges;
+mod containers;
 mod grants;
 mod hosts;
 mod proofs;
+mod requests;
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -21,9 +24,13 @@ use crate::fleet::Fleet;
 use crate::fleet::grants::{GrantError, GrantRequest, GrantRules, grant_all, revoke};
 use crate::grants::{FromAddress, PublicKey, assign};
 use crate::host_state::HostState;
+use crate::hotkey::Hotkey;
 use crate::ids::HostName;
 use crate::reason::Reason;
 use crate::store::{GrantRow, HostRecord, Store};
+
+pub use challenges::{ChallengeParts, Challenges};
+pub use containers::Containers;
 
 /// How long a grant may be asked for, in seconds; the operator's limit is what counts.
 const DURATIONS: RangeInclusive<u64> = 0..=4_294_967_295;
@@ -235,6 +242,11 @@ impl Validators {
             Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "starting", detail)
         })
     }
+}
+
+/// How leases and the audit chain name a validator that has something done on a host.
+fn actor(hotkey: &Hotkey) -> String {
+    format!("validator:{hotkey}")
 }
 
 /// Whether a validator may be let onto a host in this state. One that is faulty may be looked at.

@@ -374,6 +374,48 @@ impl Store {
         Ok(leases)
     }
 
+    /// The leases of one actor, live or not, newest first, at most `limit` of them.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn leases_of(&self, actor: &str, limit: u32) -> Result<Vec<Lease>, Error> {
+        let operation = "read the leases of an actor";
+        let query = format!(
+            "SELECT {COLUMNS} FROM leases WHERE actor = ? ORDER BY created_ms DESC, id LIMIT ?"
+        );
+        let query = sqlx::query(sqlx::AssertSqlSafe(query)).bind(actor).bind(i64::from(limit));
+        let mut leases = self.read_all(operation, query, read).await?;
+        self.fill_gpus(&mut leases).await?;
+        Ok(leases)
+    }
+
+    /// How many leases of this kind an actor holds, and how many it has taken since then,
+    /// milliseconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn count_leases(
+        &self,
+        actor: &str,
+        kind: LeaseKind,
+        since_ms: i64,
+    ) -> Result<(u64, u64), Error> {
+        let row = sqlx::query(
+            "SELECT COUNT(*) FILTER (WHERE released_ms IS NULL) AS live, \
+             COUNT(*) FILTER (WHERE created_ms >= ?) AS taken \
+             FROM leases WHERE actor = ? AND kind = ?",
+        )
+        .bind(since_ms)
+        .bind(actor)
+        .bind(kind.name())
+        .fetch_one(&self.pool)
+        .await
+        .map_err(statement("count leases"))?;
+        let count = |name| row.try_get::<i64, _>(name).map_err(statement("count leases"));
+        let number = |count: i64| u64::try_from(count).unwrap_or_default();
+        Ok((number(count("live")?), number(count("taken")?)))
+    }
+
     async fn fill_gpus(&self, leases: &mut [Lease]) -> Result<(), Error> {
         for lease in leases {
             lease.gpus =

@@ -23,6 +23,8 @@ pub struct ContainerLife<'a> {
     pub remove: bool,
     /// When it must have ended, milliseconds since the Unix epoch.
     pub deadline_ms: Option<i64>,
+    /// From when on it may be removed once it has ended, milliseconds since the Unix epoch.
+    pub keep_until_ms: Option<i64>,
 }
 
 /// What is wrong with a container.
@@ -36,6 +38,8 @@ pub enum ContainerFault {
     NeverStarted,
     /// It has ended and was to be removed by a holder that is gone.
     Ended,
+    /// It has ended and was kept as long as it was to be.
+    Kept,
     /// It has ended, and its lease has not.
     LeaseOutlived,
 }
@@ -49,6 +53,7 @@ impl ContainerFault {
             Self::Abandoned => "its holder is gone",
             Self::NeverStarted => "it was never started",
             Self::Ended => "it has ended",
+            Self::Kept => "it was kept long enough",
             Self::LeaseOutlived => "the container has ended",
         }
     }
@@ -80,6 +85,9 @@ impl ContainerLife<'_> {
             // It has ended. Its holder is reading how, or the engine removes detached ones itself.
             _ if self.foreground && !abandoned => None,
             _ if self.remove => Some(ContainerFault::Ended),
+            _ if self.keep_until_ms.is_some_and(|until| until <= now_ms) => {
+                Some(ContainerFault::Kept)
+            }
             _ => (holder != Holder::None).then_some(ContainerFault::LeaseOutlived),
         }
     }
@@ -112,7 +120,29 @@ mod tests {
             ("exited", false, false, None, Live, Some(LeaseOutlived)),
             ("dead", false, false, None, Holder::None, None),
         ] {
-            let life = ContainerLife { state, foreground, remove, deadline_ms };
+            let life =
+                ContainerLife { state, foreground, remove, deadline_ms, keep_until_ms: None };
+            assert_eq!(life.fault(holder, NOW), expected, "{life:?} {holder:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_to_be_kept_is_kept_for_a_while_when_it_has_ended() {
+        use ContainerFault::*;
+        for (state, until, holder, expected) in [
+            ("exited", NOW + 1, Holder::Live, Some(LeaseOutlived)),
+            ("exited", NOW + 1, Holder::None, None),
+            ("exited", NOW, Holder::Live, Some(Kept)),
+            ("dead", NOW, Holder::None, Some(Kept)),
+            ("running", NOW, Holder::Live, None),
+        ] {
+            let life = ContainerLife {
+                state,
+                foreground: false,
+                remove: false,
+                deadline_ms: None,
+                keep_until_ms: Some(until),
+            };
             assert_eq!(life.fault(holder, NOW), expected, "{life:?} {holder:?}");
         }
     }

@@ -3,6 +3,7 @@
 mod abuse;
 mod again;
 mod sdk;
+mod streams;
 mod tls;
 
 use std::collections::HashSet;
@@ -15,7 +16,7 @@ use hyper::{Method, StatusCode};
 use orchestrator::axon::replay::now_ns;
 use orchestrator::axon::{
     Admission, AxonContext, AxonLimits, Denied, Rate, Rates, Refusal, Route, RouteDoc, Routes,
-    TlsFiles, handler, schema, serve,
+    TlsFiles, handler, schema, serve, streaming,
 };
 use orchestrator::hotkey::Hotkey;
 use orchestrator::store::Store;
@@ -81,6 +82,7 @@ fn routes() -> Routes {
         .with(route("Echo", "/v1/echo", ECHO, echo))
         .with(route("Fail", "/v1/fail", &["name"], fail))
         .with(route("Slow", "/v1/slow", &["name"], slow))
+        .with(route("Lines", "/v1/lines", &["name"], streaming(streams::lines)))
 }
 
 /// A running axon with a database of its own.
@@ -195,10 +197,21 @@ fn request(method: &str, path: &str, headers: &[(&str, String)], body: &str) -> 
 
 /// A ping signed by `btauth/1`.
 fn btauth_ping(who: &HotkeyPair, nonce: i64) -> Vec<u8> {
+    btauth(who, nonce, "/v1/ping", "{}", &[])
+}
+
+/// A request signed by `btauth/1`, with further headers.
+fn btauth(
+    who: &HotkeyPair,
+    nonce: i64,
+    path: &str,
+    body: &str,
+    more: &[(&str, String)],
+) -> Vec<u8> {
     let receiver = pairs()[0].hotkey();
-    let body = orchestrator::hex::sha256(b"{}");
+    let digest = orchestrator::hex::sha256(body.as_bytes());
     let (crypto, sender) = (who.crypto(), who.hotkey());
-    let text = format!("btauth/1\n{crypto}\nPOST\n/v1/ping\n{body}\n{nonce}\n{sender}\n{receiver}");
+    let text = format!("btauth/1\n{crypto}\nPOST\n{path}\n{digest}\n{nonce}\n{sender}\n{receiver}");
     let signature = orchestrator::hex::encode(&who.sign(text.as_bytes()));
     let headers = [
         ("x-bittensor-version", "1".to_owned()),
@@ -208,7 +221,7 @@ fn btauth_ping(who: &HotkeyPair, nonce: i64) -> Vec<u8> {
         ("x-bittensor-nonce", nonce.to_string()),
         ("x-bittensor-signature", format!("0x{signature}")),
     ];
-    request("POST", "/v1/ping", &headers, "{}")
+    request("POST", path, &[&headers[..], more].concat(), body)
 }
 
 /// A ping as `Dendrite` signs it.

@@ -46,6 +46,7 @@ fn every_key_of_the_manual_is_read_and_every_known_key_is_in_the_manual() {
                 }
                 ("[security]", "cert_path") => "key_path = \"/k\"\n",
                 ("[security]", "key_path") => "cert_path = \"/c\"\n",
+                ("[validator_containers]", "enabled") => "images = [\"busybox\"]\n",
                 ("[logging]", "stdout") => "file = \"/f\"\n",
                 ("[ssh_session]", "default_session_duration") => "max_session_duration = \"2h\"\n",
                 ("[metrics.prometheus]", "host" | "port" | "path") => "enabled = true\n",
@@ -96,6 +97,9 @@ fn changed(key: &str, value: &str) -> String {
         ("6000.0", "0.5"),
         ("\"~/.ssh/authorized_keys\"", "\"/etc/keys\""),
         ("\"/metrics\"", "\"/m\""),
+        ("\"missing\"", "\"never\""),
+        ("\"none\"", "\"bridge\""),
+        ("\"16G\"", "\"17G\""),
     ];
     if let Some((_, other)) = words.iter().find(|(known, _)| *known == value) {
         return (*other).to_owned();

@@ -2,6 +2,8 @@
 
 mod announcing;
 mod asking;
+mod challenges;
+mod containers;
 mod schemathesis;
 mod sessions;
 mod validators;

@@ -1,9 +1,9 @@
 //! A whole proof-of-work over SSH, with the CPU reference: embedded hosts, the real runner, the
 //! built command line, a real database.
 
-mod fake_gpus;
+pub mod fake_gpus;
 mod gpus;
-mod table;
+pub mod table;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -230,6 +230,9 @@ pub struct OwnContainer {
     pub deadline_unix_ms: Option<u64>,
     /// Whether it is to be removed when it has ended.
     pub remove: bool,
+    /// Until when it is kept at least once it has ended, milliseconds since the Unix epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_until_unix_ms: Option<u64>,
 }
 
 /// An NVIDIA display device on the PCI bus, from `/sys/bus/pci/devices`.

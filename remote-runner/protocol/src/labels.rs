@@ -19,5 +19,12 @@ pub const MODE: &str = "orchestrator.mode";
 /// The [`MODE`] of a container that ends with its holder.
 pub const FOREGROUND: &str = "foreground";
 
+/// The hotkey of the validator that it was run for, if it was one.
+pub const VALIDATOR: &str = "orchestrator.validator";
+
+/// Until when it is kept at least once it has ended, milliseconds since the Unix epoch; later it may
+/// be removed.
+pub const KEEP: &str = "orchestrator.keep-until-ms";
+
 /// `true` if it is to be removed when it has ended.
 pub const REMOVE: &str = "orchestrator.remove";

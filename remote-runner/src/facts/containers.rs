@@ -182,6 +182,7 @@ impl Listed {
             mode: label(labels::MODE),
             deadline_unix_ms: label(labels::DEADLINE).parse().ok(),
             remove: label(labels::REMOVE) == "true",
+            keep_until_unix_ms: label(labels::KEEP).parse().ok(),
         })
     }
 }
@@ -276,6 +277,7 @@ mod tests {
             mode: "detached".into(),
             deadline_unix_ms: Some(1_760_000_000_000),
             remove: true,
+            keep_until_unix_ms: None,
         };
         assert_eq!(found.containers, Some(vec![ours]));
     }

@@ -20,14 +20,16 @@ use crate::cli::app::App;
 use crate::cli::chain::{self, ChainKey};
 use crate::cli::config::findings;
 use crate::cli::failure::Failure;
-use crate::cli::wallet;
+use crate::cli::{models, verify, wallet};
 use crate::config::{self, AuthMethod, Config, SECRET_HINT, Source};
 use crate::error_chain::causes;
 use crate::fleet::Fleet;
 use crate::fleet::sweep::{deliver, queue_notice};
 use crate::hotkey::Hotkey;
 use crate::metagraph_cache::MetagraphCache;
-use crate::service::{Doorkeeper, Validators};
+use crate::runner::Artifact;
+use crate::service::{ChallengeParts, Challenges, Containers, Doorkeeper, Validators};
+use crate::signing_key::SigningKey;
 use crate::store::{SessionFilter, Store};
 use crate::token::session::SessionKey;
 use crate::wallet::{HotkeyPair, WalletPlace};
@@ -51,6 +53,8 @@ pub struct Front {
     listeners: Vec<(TcpListener, SocketAddr)>,
     context: AxonContext,
     validators: Validators,
+    challenges: Option<Challenges>,
+    containers: Option<Containers>,
     metagraph: Option<MetagraphCache>,
     announcement: Option<(ChainClient, AnnouncementOptions)>,
     door: Doorkeeper,
@@ -92,6 +96,7 @@ impl Front {
     pub async fn prepare(
         app: &App<'_>,
         fleet: watch::Receiver<Option<Arc<Fleet>>>,
+        artifact: &Arc<Artifact>,
     ) -> Result<Option<Self>, Failure> {
         let Some(pair) = pair(app)? else { return Ok(None) };
         let config = &app.config;
@@ -132,11 +137,23 @@ impl Front {
             listeners.push(super::bind(config.server.host, port, key).await?);
         }
         let sessions = sessions(app, &store, pair.hotkey())?;
+        let challenges = challenges(app, &validators, artifact, pair.hotkey())?;
+        let mut routes = validators.routes();
+        if let Some(challenges) = &challenges {
+            routes = challenges.routes(routes);
+        }
+        let containers = config.validator_containers.enabled.then(|| {
+            let own = config.validator_containers.clone();
+            Containers::new(validators.clone(), own, Arc::clone(artifact), app.cancel.clone())
+        });
+        if let Some(containers) = &containers {
+            routes = containers.routes(routes);
+        }
         let context = AxonContext {
             pair: pair.clone(),
             store,
             admission: Arc::new(door.clone()),
-            routes: validators.routes(),
+            routes,
             limits: limits(config),
             rates: Rates::new(rate(config), rate(config)),
             sessions,
@@ -144,7 +161,16 @@ impl Front {
         };
         let port = listeners.first().map_or(config.bittensor.axon_port, |(_, at)| at.port());
         let announcement = announcement(app, chain, port)?;
-        Ok(Some(Self { listeners, context, validators, metagraph, announcement, door }))
+        Ok(Some(Self {
+            listeners,
+            context,
+            validators,
+            challenges,
+            containers,
+            metagraph,
+            announcement,
+            door,
+        }))
     }
 
     /// Where it listens.
@@ -195,6 +221,12 @@ impl Front {
         };
         tokio::join!(listening, chain, announcing);
         self.validators.drain().await;
+        if let Some(challenges) = &self.challenges {
+            challenges.drain().await;
+        }
+        if let Some(containers) = &self.containers {
+            containers.drain().await;
+        }
     }
 }
 
@@ -202,6 +234,24 @@ impl Front {
 fn allowed(config: &Config) -> BTreeSet<Hotkey> {
     // The configuration was refused if one of them were none.
     config.security.allowed_validators.iter().filter_map(|text| Hotkey::parse(text).ok()).collect()
+}
+
+fn challenges(
+    app: &App<'_>,
+    validators: &Validators,
+    artifact: &Arc<Artifact>,
+    miner: Hotkey,
+) -> Result<Option<Challenges>, Failure> {
+    let config = app.config.validator_challenges.clone();
+    if !config.enabled {
+        return Ok(None);
+    }
+    let table = config.models.as_ref().map(|path| app.settings.resolve(path));
+    let (models, models_name) = models::load(table.as_deref())?;
+    let key = SigningKey::load_or_create(&verify::state_folder(app)).map_err(verify::no_key)?;
+    let artifact = Arc::clone(artifact);
+    let parts = ChallengeParts { config, artifact, key: Arc::new(key), models, models_name, miner };
+    Ok(Some(Challenges::new(validators.clone(), parts, app.cancel.clone())))
 }
 
 fn pair(app: &App<'_>) -> Result<Option<Arc<HotkeyPair>>, Failure> {
@@ -282,6 +332,7 @@ fn limits(config: &Config) -> AxonLimits {
         head_timeout: config.server.request_timeout,
         body_timeout: config.server.request_timeout,
         request_timeout: timeout,
+        stream_timeout: config.validator_comms.stream_timeout,
         ..AxonLimits::default()
     }
 }

@@ -79,7 +79,7 @@ pub async fn reconcile(fleet: &Fleet, host: &HostEngine) -> Result<Reconciled, C
                     host.engine.remove(&container.id, true).await?;
                 }
             }
-            ContainerFault::NeverStarted | ContainerFault::Ended => {
+            ContainerFault::NeverStarted | ContainerFault::Ended | ContainerFault::Kept => {
                 host.engine.remove(&container.id, true).await?;
                 record(fleet, host, "container.removed", &container, why).await?;
                 end(fleet, &mut leases, lease.as_ref(), why).await?;
@@ -127,12 +127,13 @@ pub async fn reconcile_if_held(
 
 /// What is wrong with a container, by its labels, the lease and the clock alone.
 fn judge(container: &ContainerSummary, lease: Option<&Lease>, now: i64) -> Option<ContainerFault> {
-    let deadline = container.labels.get(labels::DEADLINE).and_then(|text| text.parse().ok());
+    let time = |label| container.labels.get(label).and_then(|text| text.parse().ok());
     let life = ContainerLife {
         state: &container.state,
         foreground: is(container, labels::MODE, labels::FOREGROUND),
         remove: is_left_behind(container),
-        deadline_ms: deadline,
+        deadline_ms: time(labels::DEADLINE),
+        keep_until_ms: time(labels::KEEP),
     };
     let holder = match lease {
         None => Holder::None,

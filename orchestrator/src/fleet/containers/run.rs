@@ -72,6 +72,17 @@ pub struct RunOptions {
     pub auth: Option<RegistryAuth>,
     /// Between TERM and KILL.
     pub grace: Duration,
+    /// The validator that it is run for.
+    pub client: Option<Client>,
+}
+
+/// Somebody else than the operator, for whom a container runs.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// Its hotkey.
+    pub hotkey: String,
+    /// How long the container is kept after its time.
+    pub keep: Duration,
 }
 
 /// Where a container's output goes.
@@ -257,9 +268,14 @@ impl Attempt<'_> {
         let timeout = plan.timeout_secs.map(Duration::from_secs);
         let deadline_ms = timeout.map(in_ms);
         let owner = self.fleet.store.identity().await.map_err(|error| nothing(error.into()))?;
-        let labels = labels_of(&owner, lease, plan, deadline_ms);
+        let mut marks = labels_of(&owner, lease, plan, deadline_ms);
+        if let Some(client) = &self.options.client {
+            let keep = client.keep.saturating_add(timeout.unwrap_or_default());
+            marks.insert(labels::VALIDATOR, client.hotkey.clone());
+            marks.insert(labels::KEEP, in_ms(keep).to_string());
+        }
         // Not to be cancelled: a container whose id nobody knows is found by its label alone.
-        let created = self.host.engine.create(self.ruled, &labels, &lease.gpus).await;
+        let created = self.host.engine.create(self.ruled, &marks, &lease.gpus).await;
         let container = match created {
             Err(error) if error.is_not_found() && self.options.pull == Pull::Never => {
                 let image = plan.image.to_string();

@@ -1,5 +1,6 @@
 //! Why there is no verdict.
 
+use super::nonces::NoNonce;
 use crate::fleet::link::LinkError;
 use crate::pow::NoRandomness;
 use crate::reason::Reason;
@@ -41,6 +42,9 @@ pub enum VerifyError {
     /// The verifier's thread died.
     #[error("the verifier did not end")]
     Verifier(#[source] tokio::task::JoinError),
+    /// Who chooses the nonces sent none.
+    #[error(transparent)]
+    NoNonce(#[from] NoNonce),
     /// The caller stopped it.
     #[error("stopped before it ended")]
     Cancelled,
@@ -61,6 +65,7 @@ impl VerifyError {
             Self::Store(_) => Reason::Store,
             Self::Lease(_) => Reason::Lease,
             Self::NoGpus | Self::UnknownGpu { .. } => Reason::GpuNotFound,
+            Self::NoNonce(_) => Reason::Deadline,
             Self::Cancelled => Reason::Cancelled,
             Self::Random(_) | Self::Document(_) | Self::HostId | Self::Verifier(_) => Reason::Bug,
         }

@@ -1,16 +1,40 @@
 //! What a verification tells of itself while it runs.
 
+use pow_kernels::{Context, Digest};
+
+use super::nonces::AskedRound;
 use super::targets::GpuName;
+use crate::reason::Reason;
 
 /// What a verification is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VerifyEvent {
     /// The host as a whole went on to a step.
     Step(VerifyStep),
+    /// These are not challenged, and why.
+    LeftOut(Vec<(GpuName, Reason)>),
     /// These are challenged; later events name them by their place here. Empty for the reference.
     Gpus(Vec<GpuName>),
     /// Challenged once more: only times were wrong. The number of the try, from 2.
     Again(u32),
+    /// The challenge of a GPU, which is stored and not sent yet.
+    Issued {
+        /// The GPU's place.
+        gpu: usize,
+        /// What its proof will be bound to.
+        context: Box<Context>,
+    },
+    /// The nonce of this round is awaited, where somebody else chooses it.
+    Awaiting(AskedRound),
+    /// A root came, in its turn.
+    Root {
+        /// The GPU's place.
+        gpu: usize,
+        /// Number of the product; `None` for the records.
+        product: Option<u8>,
+        /// The root.
+        root: Digest,
+    },
     /// A GPU went on to a step.
     Gpu {
         /// Its place.

@@ -4,17 +4,20 @@
 //! phase begins for all of them in one write, and ends when each has answered, failed, or run out of
 //! time: a GPU that fails takes nobody with it, and holds the others up no longer than its deadline.
 
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pow_kernels::artifacts::Artifact;
-use pow_kernels::{Backend, Challenge, Model, Proof, Timings};
+use pow_kernels::{Backend, Challenge, Digest, Model, Proof, Timings};
 use runner_protocol::prove::Image;
-use runner_protocol::{ByteArray, Reply, RequestId, Round, ToRunner, Unit};
+use runner_protocol::{ByteArray, ProveEvent, ProveReply, Reply, RequestId, Round, ToRunner, Unit};
 use tokio::time::Instant;
 
+use super::nonces::{AskedNonces, AskedRound};
 use super::rounds::{Phase, Rounds};
 use super::telemetry::Watched;
-use super::{GpuStep, VerifyEvent};
+use super::{GpuStep, VerifyError, VerifyEvent};
 use crate::runner::{self, Incoming, Session, UnitEvent};
 
 /// For phases whose time no table knows: a driver that has to start eight GPUs, or to compile the
@@ -81,6 +84,8 @@ pub(in crate::fleet) struct Proving<'s> {
     provers: Vec<Prover>,
     watch: Option<RequestId>,
     watched: &'s mut Watched,
+    /// Who chooses the nonces of the rounds; without anybody they stand in the challenges.
+    asked: Option<Arc<AskedNonces>>,
     on_event: &'s (dyn Fn(VerifyEvent) + Sync),
 }
 
@@ -118,18 +123,23 @@ impl<'s> Proving<'s> {
             })
         };
         let provers = issued.into_iter().filter_map(prover).collect();
-        Self { session, provers, watch: None, watched, on_event }
+        Self { session, provers, watch: None, watched, asked: None, on_event }
+    }
+
+    /// Takes the nonces of the rounds from somebody else, each when it is its turn.
+    pub(in crate::fleet) fn asking(self, asked: Option<Arc<AskedNonces>>) -> Self {
+        Self { asked, ..self }
     }
 
     /// Goes through all phases; between the probes of a hold it waits until these moments after the
     /// first one was opened. Each GPU's answers, in the order of the GPUs.
     ///
     /// # Errors
-    /// The session is of no more use, and no GPU has an answer.
+    /// The session is of no more use, or a nonce did not come, and no GPU has an answer.
     pub(in crate::fleet) async fn run(
         mut self,
         moments: &[Duration],
-    ) -> Result<Vec<Result<Answers, GpuFailure>>, runner::Error> {
+    ) -> Result<Vec<Result<Answers, GpuFailure>>, VerifyError> {
         self.start_watch().await?;
         self.prepare().await?;
         let load = self.messages(|prover: &Prover, id| {
@@ -196,12 +206,14 @@ impl<'s> Proving<'s> {
     }
 
     /// Probes all filled memories at once, then has all commitments opened.
-    async fn probe(&mut self, number: usize) -> Result<(), runner::Error> {
+    async fn probe(&mut self, number: usize) -> Result<(), VerifyError> {
+        self.ask(AskedRound::Probe, number).await?;
         let probe = self.messages(|prover: &Prover, id| {
             let nonce = ByteArray(prover.issued.probes.get(number)?.nonce_probe);
             Some(ToRunner::Continue { id, round: Round::Probe { nonce } })
         });
         self.phase(Phase::Probe, GpuStep::Probing, probe).await?;
+        self.ask(AskedRound::Open, number).await?;
         let open = self.messages(|prover: &Prover, id| {
             let challenge = prover.issued.probes.get(number)?;
             let nonce = ByteArray(challenge.nonce_open);
@@ -216,6 +228,42 @@ impl<'s> Proving<'s> {
             }
         }
         Ok(())
+    }
+
+    /// Waits for the nonce of a round, where somebody else chooses it, and writes it into the
+    /// challenges. The session is kept alive meanwhile. Nobody is asked for GPUs that have all failed.
+    async fn ask(&mut self, round: AskedRound, number: usize) -> Result<(), VerifyError> {
+        let Some(asked) = self.asked.clone() else { return Ok(()) };
+        if self.none_left() {
+            return Ok(());
+        }
+        (self.on_event)(VerifyEvent::Awaiting(round));
+        let mut next = pin!(asked.next(round));
+        let nonce = loop {
+            // Cancel safety: the wait for the nonce is kept, and a message that was not taken stays
+            // in the session.
+            let message = tokio::select! {
+                nonce = &mut next => break nonce?,
+                message = self.session.incoming() => message?,
+            };
+            // Nothing is due now, so whatever a GPU says but that it failed is out of order.
+            self.take(message, Phase::Open);
+            if self.none_left() {
+                break [0; 32];
+            }
+        };
+        for prover in &mut self.provers {
+            let Some(challenge) = prover.issued.probes.get_mut(number) else { continue };
+            match round {
+                AskedRound::Probe => challenge.nonce_probe = nonce,
+                AskedRound::Open => challenge.nonce_open = nonce,
+            }
+        }
+        Ok(self.give_up_failed().await?)
+    }
+
+    fn none_left(&self) -> bool {
+        self.provers.iter().all(|prover| prover.failure.is_some())
     }
 
     async fn release(&mut self) -> Result<(), runner::Error> {
@@ -312,10 +360,17 @@ impl<'s> Proving<'s> {
         let Some(prover) = self.provers.iter_mut().find(|prover| prover.id == Some(id)) else {
             return;
         };
-        let place = prover.place;
+        let gpu = prover.place;
+        let root = root_of(&event);
         prover.take(event, phase, at);
-        if prover.failure.is_none() && prover.rounds.is_answered() && phase == Phase::Fill {
-            (self.on_event)(VerifyEvent::Gpu { gpu: place, step: GpuStep::Filled });
+        if prover.failure.is_some() {
+            return;
+        }
+        if let Some((product, root)) = root {
+            (self.on_event)(VerifyEvent::Root { gpu, product, root });
+        }
+        if prover.rounds.is_answered() && phase == Phase::Fill {
+            (self.on_event)(VerifyEvent::Gpu { gpu, step: GpuStep::Filled });
         }
     }
 
@@ -385,6 +440,17 @@ impl Prover {
             Some(failure) => Err(failure),
             None => Ok(self.answers),
         }
+    }
+}
+
+/// The root in a message, and of which product it is.
+fn root_of(event: &UnitEvent) -> Option<(Option<u8>, Digest)> {
+    match event {
+        UnitEvent::Reply(Reply::Prove(ProveReply {
+            event: ProveEvent::Root { product, root },
+            ..
+        })) => Some((*product, *root)),
+        _ => None,
     }
 }
 

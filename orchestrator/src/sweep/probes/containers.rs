@@ -60,12 +60,14 @@ pub fn findings(runtimes: &[ContainerRuntime], leases: &Leases<'_>, now_ms: i64)
 }
 
 fn of_container(container: &OwnContainer, leases: &Leases<'_>, now_ms: i64) -> Option<Finding> {
-    let deadline_ms = container.deadline_unix_ms.and_then(|at| i64::try_from(at).ok());
+    let time = |at: Option<u64>| at.and_then(|at| i64::try_from(at).ok());
+    let deadline_ms = time(container.deadline_unix_ms);
     let life = ContainerLife {
         state: &container.state,
         foreground: container.mode == FOREGROUND,
         remove: container.remove,
         deadline_ms,
+        keep_until_ms: time(container.keep_until_unix_ms),
     };
     let lease = leases.after.iter().find(|lease| lease.id == container.lease);
     let holder = match lease {
@@ -85,7 +87,9 @@ fn of_container(container: &OwnContainer, leases: &Leases<'_>, now_ms: i64) -> O
         Some(ContainerFault::Abandoned) => {
             finding(Code::ContainerAbandoned, format!("{state}, its holder is gone"), "ended")
         }
-        Some(fault @ (ContainerFault::NeverStarted | ContainerFault::Ended)) => {
+        Some(
+            fault @ (ContainerFault::NeverStarted | ContainerFault::Ended | ContainerFault::Kept),
+        ) => {
             let seen = format!("{state}, {}", fault.words());
             finding(Code::ContainerLeftBehind, seen, "removed")
         }

@@ -302,6 +302,7 @@ fn own(state: &str, mode: &str) -> OwnContainer {
         mode: mode.into(),
         deadline_unix_ms: Some(NOW as u64 + 1),
         remove: false,
+        keep_until_unix_ms: None,
     }
 }
 
@@ -329,8 +330,9 @@ fn each_container_that_should_not_run_and_each_empty_lease_is_found_once() {
     let overdue = lease(Some("c0ffee00c0ffee00"), NOW);
     let over = |mode| OwnContainer { deadline_unix_ms: Some(NOW as u64), ..own("running", mode) };
     let removed = OwnContainer { remove: true, ..own("exited", "foreground") };
+    let kept = OwnContainer { keep_until_unix_ms: Some(NOW as u64), ..own("exited", "detached") };
     type Case<'a> = (Code, Severity, Vec<OwnContainer>, &'a [HeldLease]);
-    let cases: [Case<'_>; 11] = [
+    let cases: [Case<'_>; 12] = [
         (Code::ContainerOverdue, Warning, vec![over("detached")], std::slice::from_ref(&live)),
         (Code::ContainerOverdue, Warning, vec![over("foreground")], &[]),
         (Code::ContainerAbandoned, Warning, vec![own("running", "foreground")], &[]),
@@ -343,6 +345,7 @@ fn each_container_that_should_not_run_and_each_empty_lease_is_found_once() {
         (Code::ContainerUnleased, Warning, vec![own("running", "detached")], &[]),
         (Code::ContainerLeftBehind, Info, vec![own("created", "detached")], &[]),
         (Code::ContainerLeftBehind, Info, vec![removed], &[]),
+        (Code::ContainerLeftBehind, Info, vec![kept], &[]),
         (
             Code::LeaseOutlived,
             Warning,

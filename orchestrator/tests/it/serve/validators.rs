@@ -53,9 +53,10 @@ pub fn axon(service: &Service) -> SocketAddr {
 
 /// One request as SDK 11 signs it.
 pub async fn call(service: &Service, who: &HotkeyPair, path: &str, body: Value) -> Answer {
-    let headers = signature(who, path, &body.to_string());
-    let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    ask_with(axon(service), "POST", path, &headers, &body.to_string()).await
+    let body = body.to_string();
+    let signed = signature(who, path, &body);
+    let headers: Vec<_> = signed.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    ask_with(axon(service), "POST", path, &headers, &body).await
 }
 
 /// The headers of a request as SDK 11 signs it.

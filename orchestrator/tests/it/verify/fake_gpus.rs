@@ -15,8 +15,8 @@ use crate::cli::operator::{Finished, Operator, Running, eventually};
 use crate::deploy::host::Host;
 use crate::sshd::succeed;
 
-const ONE: &str = "GPU-11111111-0000-0000-0000-000000000001";
-const TWO: &str = "GPU-22222222-0000-0000-0000-000000000002";
+pub const ONE: &str = "GPU-11111111-0000-0000-0000-000000000001";
+pub const TWO: &str = "GPU-22222222-0000-0000-0000-000000000002";
 
 /// The folder of the fake libraries, built once.
 fn fake_gpu() -> &'static Path {
@@ -39,6 +39,16 @@ fn environment(devices: &[String], faults: &str) -> Vec<(&'static str, String)> 
     ]
 }
 
+/// A host that has these devices, with these faults.
+pub fn host(devices: &[String], faults: &str) -> Host {
+    let variables: Vec<String> = environment(devices, faults)
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| format!("\"{name}={value}\""))
+        .collect();
+    Host::with(&[], &variables.join(" "))
+}
+
 struct Site {
     operator: Operator,
     host: Host,
@@ -50,12 +60,7 @@ impl Site {
     }
 
     fn with(devices: &[String], faults: &str) -> Self {
-        let variables: Vec<String> = environment(devices, faults)
-            .into_iter()
-            .filter(|(_, value)| !value.is_empty())
-            .map(|(name, value)| format!("\"{name}={value}\""))
-            .collect();
-        let host = Host::with(&[], &variables.join(" "));
+        let host = host(devices, faults);
         let operator = Operator::new();
         operator.fleet(&[host.pinned("gpu-01")]);
         operator.write("models.toml", &table::with_products(ANY, 1));

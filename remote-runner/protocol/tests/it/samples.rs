@@ -274,6 +274,7 @@ fn own() -> HostFacts {
         mode: "detached".into(),
         deadline_unix_ms: Some(1_700_000_600_000),
         remove: true,
+        keep_until_unix_ms: Some(1_700_000_900_000),
     }]);
     let file = "~/.ssh/authorized_keys".into();
     facts.grants = vec![GrantLine { file, grant: "2c".repeat(16) }];

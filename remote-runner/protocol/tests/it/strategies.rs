@@ -205,9 +205,11 @@ prop_compose! {
 prop_compose! {
     fn own_container()(
         id in word(), state in word(), owner in word(), lease in word(), mode in word(),
-        deadline_unix_ms: Option<u64>, remove: bool,
+        deadline_unix_ms: Option<u64>, remove: bool, keep_until_unix_ms: Option<u64>,
     ) -> OwnContainer {
-        OwnContainer { id, state, owner, lease, mode, deadline_unix_ms, remove }
+        OwnContainer {
+            id, state, owner, lease, mode, deadline_unix_ms, remove, keep_until_unix_ms,
+        }
     }
 }
 
