@@ -314,7 +314,7 @@ async fn wrong_input_is_said_before_any_host_is_reached() {
 #[tokio::test]
 async fn a_docker_that_was_stopped_is_told_when_it_stays_so() {
     let engine = Engine::start(GpuHook::None);
-    let (host, operator) = (Host::with_docker(&engine.socket(), &[], ""), Operator::new());
+    let (host, operator) = (Host::with_docker(engine.socket(), &[], ""), Operator::new());
     let ignored = IGNORED.replace("\"container_runtime_silent\", ", "");
     operator.write("orchestrator.toml", &format!("[sweep]\n{ignored}"));
     operator.fleet(&[host.pinned("gpu-01")]);

@@ -37,7 +37,7 @@ impl Site {
     /// The same, with these images allowed, too.
     async fn with(validators: &[&HotkeyPair], images: &str, more: &str) -> Self {
         let gpus = format!("LD_LIBRARY_PATH={} FAKE_NVML=honest", fake_nvml().display());
-        let host = Host::with_docker(&Engine::shared().socket(), &[], &gpus);
+        let host = Host::with_docker(Engine::shared().socket(), &[], &gpus);
         let section = format!(
             "enabled = false\n[validator_containers]\nenabled = true\nimages = [\"{IMAGE}\", \"{images}\"]\n{more}\
              [validator_comms.rate_limit]\nenabled = false\n[sweep]\nignore = [{}]\n",

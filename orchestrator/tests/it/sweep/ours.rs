@@ -46,7 +46,7 @@ struct Site {
 impl Site {
     async fn new() -> Self {
         let engine = Engine::shared();
-        let (host, operator) = (Host::with_docker(&engine.socket(), &[], ""), operator("", ""));
+        let (host, operator) = (Host::with_docker(engine.socket(), &[], ""), operator("", ""));
         operator.fleet(&[host.pinned("gpu-01")]);
         operator.deploy([]).await.expect(0);
         let store = store(&operator).await;
