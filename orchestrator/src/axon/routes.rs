@@ -96,6 +96,20 @@ pub struct RouteDoc {
     pub answer: Value,
 }
 
+impl Route {
+    /// A route that is a synapse at both its paths.
+    #[must_use]
+    pub fn post(
+        synapse: &'static str,
+        path: &'static str,
+        hash_fields: &'static [&'static str],
+        doc: RouteDoc,
+        handler: Handler,
+    ) -> Self {
+        Self { synapse, hash_fields, method: Method::POST, path, doc, handler }
+    }
+}
+
 impl std::fmt::Debug for Route {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Route({} {}, /{})", self.method, self.path, self.synapse)

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hyper::{Method, StatusCode};
+use hyper::StatusCode;
 use pow_kernels::{Mode, ModelTable};
 use serde_json::{Map, Value, json};
 use tokio::sync::{Mutex as Turn, OwnedMutexGuard, mpsc};
@@ -113,16 +113,8 @@ impl Challenges {
     pub fn routes(&self, routes: Routes) -> Routes {
         let (open, probe, commitments, cancel) =
             (self.clone(), self.clone(), self.clone(), self.clone());
-        let post = |synapse, path, hash_fields, doc, handler| Route {
-            synapse,
-            hash_fields,
-            method: Method::POST,
-            path,
-            doc,
-            handler,
-        };
         routes
-            .with(post(
+            .with(Route::post(
                 "OpenChallenge",
                 "/v1/challenges",
                 &["name", "host", "gpus", "mode", "nonce_fill"],
@@ -132,7 +124,7 @@ impl Challenges {
                     async move { this.open(&call, &lines).await }
                 }),
             ))
-            .with(post(
+            .with(Route::post(
                 "ProbeChallenge",
                 "/v1/challenges/probe",
                 &["name", "challenge", "nonce_probe"],
@@ -142,7 +134,7 @@ impl Challenges {
                     async move { this.probe(&call, &lines).await }
                 }),
             ))
-            .with(post(
+            .with(Route::post(
                 "OpenCommitments",
                 "/v1/challenges/open",
                 &["name", "challenge", "nonce_open"],
@@ -152,7 +144,7 @@ impl Challenges {
                     async move { this.commitments(&call, &lines).await }
                 }),
             ))
-            .with(post(
+            .with(Route::post(
                 "CancelChallenge",
                 "/v1/challenges/cancel",
                 &["name", "challenge"],

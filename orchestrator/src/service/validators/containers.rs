@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hyper::{Method, StatusCode};
+use hyper::StatusCode;
 use serde_json::{Map, Value, json};
 use tokio::sync::{Mutex as Turn, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -81,19 +81,11 @@ impl Containers {
     /// Adds what can be called.
     #[must_use]
     pub fn routes(&self, routes: Routes) -> Routes {
-        let post = |synapse, path, hash_fields, doc, handler| Route {
-            synapse,
-            hash_fields,
-            method: Method::POST,
-            path,
-            doc,
-            handler,
-        };
         let own: &[&str] = &["name", "container"];
         let (start, list, inspect, read, stop) =
             (self.clone(), self.clone(), self.clone(), self.clone(), self.clone());
         routes
-            .with(post(
+            .with(Route::post(
                 "RunContainer",
                 "/v1/containers",
                 asked::HASH_FIELDS,
@@ -103,7 +95,7 @@ impl Containers {
                     async move { this.run(&call, &lines).await }
                 }),
             ))
-            .with(post(
+            .with(Route::post(
                 "ListContainers",
                 "/v1/containers/list",
                 &["name"],
@@ -113,7 +105,7 @@ impl Containers {
                     async move { this.list(&call).await }
                 }),
             ))
-            .with(post(
+            .with(Route::post(
                 "InspectContainer",
                 "/v1/containers/inspect",
                 own,
@@ -123,7 +115,7 @@ impl Containers {
                     async move { this.inspect(&call).await }
                 }),
             ))
-            .with(post(
+            .with(Route::post(
                 "ContainerLogs",
                 "/v1/containers/logs",
                 &["name", "container", "tail"],
@@ -133,7 +125,7 @@ impl Containers {
                     async move { this.logs(&call).await }
                 }),
             ))
-            .with(post(
+            .with(Route::post(
                 "StopContainer",
                 "/v1/containers/stop",
                 own,

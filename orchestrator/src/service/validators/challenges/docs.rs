@@ -6,7 +6,7 @@ use super::MOST_GPUS;
 use crate::axon::{RouteDoc, schema};
 
 /// A nonce.
-const NONCE: &str = "^(0x)?[0-9a-fA-F]{64}$";
+const NONCE: &str = "^[0-9a-fA-F]{64}$";
 
 pub fn open() -> RouteDoc {
     let issued = schema::answer(&[

@@ -138,14 +138,15 @@ pub fn why_none(verdict: &HostVerdict) -> Refusal {
 
 /// Why a challenge has failed as a whole.
 pub fn told_error(error: &VerifyError) -> Refusal {
+    let no_gpu = || Refusal::new(StatusCode::NOT_FOUND, "no_gpu", "the host has no such GPU");
     match error {
+        // Without a driver there is none to be challenged.
+        VerifyError::Link(link) if link.reason() == Reason::NoDriver => no_gpu(),
         VerifyError::Link(_) => {
             let detail = "the host was not reached, or did not do its part";
             Refusal::new(StatusCode::BAD_GATEWAY, "host_failed", detail)
         }
-        VerifyError::NoGpus | VerifyError::UnknownGpu { .. } => {
-            Refusal::new(StatusCode::NOT_FOUND, "no_gpu", "the host has no such GPU")
-        }
+        VerifyError::NoGpus | VerifyError::UnknownGpu { .. } => no_gpu(),
         VerifyError::Lease(_) => leased_refusal(),
         VerifyError::NoNonce(_) => {
             let detail = "the nonce of the round did not come in time, and the challenge is over";
