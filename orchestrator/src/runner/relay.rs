@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use runner_protocol::relay::{MAX_CHUNK_BYTES, WINDOW_BYTES};
 use runner_protocol::{RelayEvent, Reply, RequestId, Round, StreamBytes, ToRunner, Unit};
 use tokio::io::{
@@ -25,6 +26,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Bytes between the task and its user: two messages.
 const BUFFER_BYTES: usize = 2 * MAX_CHUNK_BYTES;
+
+/// Chunks that are gathered before the user is woken: as much as the buffer holds.
+const GATHERED_CHUNKS: usize = 2;
 
 /// Taken bytes that are worth a message to say so.
 const GRANT_BYTES: u32 = WINDOW_BYTES / 4;
@@ -133,10 +137,23 @@ impl Carrier {
                 gave = from_user.read(gives), if may_give => Woken::Gave(gave),
             };
             match woken {
-                Woken::Runner(event) => match *event {
-                    UnitEvent::Finished(end) => return end,
-                    event => self.heard(event)?,
-                },
+                Woken::Runner(event) => {
+                    let mut event = *event;
+                    // An engine sends a log line by line: what has come already wakes the user once.
+                    loop {
+                        match event {
+                            UnitEvent::Finished(end) => return end,
+                            event => self.heard(event)?,
+                        }
+                        if self.pending.len() >= GATHERED_CHUNKS {
+                            break;
+                        }
+                        match self.session.incoming().now_or_never() {
+                            Some(incoming) => event = incoming?.event,
+                            None => break,
+                        }
+                    }
+                }
                 Woken::Took(Ok(count)) => self.took(count).await?,
                 Woken::Gave(Ok(0)) => {
                     self.user_done = true;
@@ -167,8 +184,12 @@ impl Carrier {
                 if self.unacknowledged > WINDOW_BYTES {
                     return Err(Error::Unexpected { expected: "bytes", found: "too many" });
                 }
-                if !bytes.0.is_empty() {
-                    self.pending.push_back(bytes.0);
+                match self.pending.back_mut() {
+                    Some(last) if last.len() + bytes.0.len() <= MAX_CHUNK_BYTES => {
+                        last.extend_from_slice(&bytes.0);
+                    }
+                    _ if bytes.0.is_empty() => {}
+                    _ => self.pending.push_back(bytes.0),
                 }
             }
             RelayEvent::Grant { bytes } => {
