@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use self::lines::{Sheet, told_error};
 use super::requests::{gpus, nonce, required};
-use super::{Validators, actor, internal, text};
+use super::{Validators, actor, failed, internal, text};
 use crate::axon::{Answer, Call, Lines, Refusal, Route, Routes, handler, streaming};
 use crate::config::ValidatorChallenges;
 use crate::fleet::{
@@ -230,10 +230,7 @@ impl Challenges {
         let since = now_ms().saturating_sub(window);
         let store = &self.0.validators.0.store;
         let counted = store.count_leases(&actor(&call.hotkey), LeaseKind::Verify, since).await;
-        let (_, begun) = counted.map_err(|error| {
-            tracing::error!(%error, "validators are not answered");
-            internal()
-        })?;
+        let (_, begun) = counted.map_err(failed)?;
         if usize::try_from(begun).is_ok_and(|begun| begun >= config.rate_limit) {
             let detail = "this hotkey has begun as many challenges as it may for now";
             return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, "limit", detail));

@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 use self::asked::{Asked, tail};
 use self::told::{told_error, view};
 use super::requests::required;
-use super::{Validators, actor, internal};
+use super::{Validators, actor, failed, internal};
 use crate::axon::{Answer, Call, Lines, Refusal, Route, Routes, handler, streaming};
 use crate::config::{PullPolicy, ValidatorContainers};
 use crate::docker::{ContainerPlan, LogQuery, Network, OutputStream};
@@ -368,9 +368,4 @@ fn fields(value: Value) -> Map<String, Value> {
         Value::Object(fields) => fields,
         _ => Map::new(),
     }
-}
-
-fn failed(error: crate::store::Error) -> Refusal {
-    tracing::error!(%error, "validators are not answered");
-    internal()
 }

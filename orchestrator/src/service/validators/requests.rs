@@ -3,7 +3,7 @@
 use hyper::StatusCode;
 use serde_json::Value;
 
-use super::{Validators, may_be_granted, text};
+use super::{Validators, may_be_granted, no_host, text};
 use crate::axon::{Call, Refusal};
 use crate::pow::raw_uuid;
 use crate::store::HostRecord;
@@ -50,10 +50,7 @@ impl Validators {
     ) -> Result<HostRecord, Refusal> {
         let hosts = self.assigned(call).await?;
         let host = hosts.into_values().find(|host| host.spec.name.as_str() == name);
-        let host = host.ok_or_else(|| {
-            let detail = "no such host is assigned to this hotkey";
-            Refusal::new(StatusCode::NOT_FOUND, "no_host", detail)
-        })?;
+        let host = host.ok_or_else(no_host)?;
         if may_be_granted(host.state) { Ok(host) } else { Err(unavailable()) }
     }
 }
